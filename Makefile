@@ -1,0 +1,40 @@
+# Two commands are the whole set-up: `make run` and `make test`.
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+ARGS ?=
+# The real clients that tests drive.
+PACKAGES := netcat-openbsd netcat-traditional ncat telnet socat curl bsdutils
+TOOLS := nc.openbsd nc.traditional ncat telnet socat curl script bash
+
+.PHONY: help run test check deps doc
+
+help: ## Say what there is
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+run: ## Run the server on 127.0.0.1:48879; options: make run ARGS='-v 7'
+	$(CARGO) run --release --quiet -- $(ARGS)
+
+test: deps check doc ## Everything that CI runs: checks, docs, all tests with real clients
+	$(CARGO) test --no-default-features --lib
+	$(CARGO) build --workspace --examples
+	$(CARGO) test --workspace --lib --bins --tests -- --include-ignored
+	$(CARGO) test --workspace --doc
+
+check: ## Formatting and lints; warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+	$(CARGO) clippy --no-default-features --lib --quiet -- -D warnings
+
+doc: ## Build the documentation; warnings are errors
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --quiet
+
+deps: ## Install the real clients that the tests drive, or say what is missing
+	@missing=; for tool in $(TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		echo "installing $(PACKAGES)"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(PACKAGES) >/dev/null; \
+	else \
+		echo "missing:$$missing"; echo "install them first, on Debian or Ubuntu with:"; \
+		echo "  sudo apt-get install $(PACKAGES)"; exit 1; \
+	fi

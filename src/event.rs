@@ -1,0 +1,158 @@
+//! What happens in a server's life, told as it happens.
+
+use crate::deadline::Deadline;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Something that happened in a server's life.
+///
+/// Told to the observer (see `Server::observe`) on the thread on which it
+/// happened, so an observer should be quick and must not block.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// Clients are accepted on all of these addresses.
+    Ready {
+        /// The listeners' addresses, with the ports that the system chose.
+        addresses: &'a [SocketAddr],
+    },
+    /// A client got a thread.
+    Accepted {
+        /// The connection's number.
+        id: u64,
+        /// The client's address.
+        peer: SocketAddr,
+    },
+    /// A connection was closed.
+    Closed {
+        /// The connection's number.
+        id: u64,
+        /// The client's address.
+        peer: SocketAddr,
+        /// How it ended.
+        outcome: Outcome,
+        /// Bytes given to the handler.
+        received: u64,
+        /// Bytes written; see [`Report::sent`](crate::Report::sent).
+        sent: u64,
+    },
+    /// The stop was seen.
+    Stopping {
+        /// Connections that are alive.
+        left: usize,
+        /// When they will be cut.
+        deadline: Deadline,
+    },
+    /// A second of draining passed and something is left.
+    Draining {
+        /// Connections that are alive.
+        left: usize,
+        /// The one that was accepted first.
+        oldest: Option<&'a Snapshot>,
+        /// When they will be cut.
+        deadline: Deadline,
+        /// Whether they were already: then a handler ignores its connection.
+        cut: bool,
+    },
+    /// The grace is over: what is left is cut now.
+    Cutting {
+        /// Connections that are alive.
+        left: usize,
+    },
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// In order.
+    Ended,
+    /// By force; see [`Report::cut`](crate::Report::cut).
+    Cut,
+    /// By the peer's reset, or the network's.
+    Reset,
+    /// By the idle timeout.
+    Idle,
+    /// By a panic of the handler.
+    Panicked,
+    /// By an error of the handler.
+    Failed,
+    /// Closed politely at once: its peer had too many connections.
+    Limited,
+    /// Its linger ran out in normal life with bytes still on their way.
+    Expired,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ended => "ended",
+            Self::Cut => "cut",
+            Self::Reset => "reset by peer",
+            Self::Idle => "idle timeout",
+            Self::Panicked => "handler panicked",
+            Self::Failed => "handler failed",
+            Self::Limited => "too many from this peer",
+            Self::Expired => "linger ran out",
+        })
+    }
+}
+
+/// What a live connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum State {
+    /// Between requests: waiting for the peer.
+    Waiting,
+    /// Inside a request: the handler has something in hand.
+    Serving,
+    /// The handler is done; waiting for the peer to take everything and close.
+    Lingering,
+    /// Cut; its thread has not noticed yet.
+    Cut,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Waiting => "waiting",
+            Self::Serving => "serving",
+            Self::Lingering => "lingering",
+            Self::Cut => "cut",
+        })
+    }
+}
+
+/// A live connection at one moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The connection's number, counted from 1.
+    pub id: u64,
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// Since it was accepted.
+    pub age: Duration,
+    /// What it is doing.
+    pub state: State,
+    /// Bytes given to the handler so far.
+    pub received: u64,
+    /// Bytes that the kernel took from us so far.
+    pub sent: u64,
+}
+
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "connection {} from {}, {} for {:.1}s, {} bytes in, {} bytes out",
+            self.id,
+            self.peer,
+            self.state,
+            self.age.as_secs_f64(),
+            self.received,
+            self.sent
+        )
+    }
+}

@@ -1,0 +1,248 @@
+//! A listening socket whose accept times out, and the end of accepting.
+
+use crate::sys;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+/// Room for clients that we have not accepted yet. Large, because clients
+/// beyond the limit of connections wait there, and because SYN cookies, which
+/// the kernel falls back to when it is full, break handshakes in flight at the
+/// end of accepting.
+const BACKLOG: i32 = 4096;
+/// An interface index that no interface has.
+const NO_INTERFACE: NonZeroU32 = NonZeroU32::new(0x7fff_ffff).unwrap();
+
+/// A bound and listening socket that is ours alone.
+pub(crate) struct Listener {
+    socket: Socket,
+    address: SocketAddr,
+}
+
+/// What came of one wait for a client.
+pub(crate) enum Accepted {
+    Client(TcpStream, SocketAddr),
+    /// Nobody came in time, or a signal arrived.
+    Nobody,
+    /// One client's trouble (it was gone before we took it): try again at once.
+    Lost(io::Error),
+    /// The system's trouble (no descriptors, no memory …): wait, then try again.
+    Exhausted(io::Error),
+}
+
+impl Listener {
+    /// Binds and listens, with `SO_REUSEADDR`: we send FIN first at a stop, so
+    /// connections of the past linger in TIME_WAIT on our port.
+    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
+        socket.set_reuse_address(true)?;
+        Self::listen(socket, address)
+    }
+
+    /// Binds one socket to the port on all addresses of both families, or of
+    /// IPv4 alone where the machine has no IPv6.
+    pub(crate) fn bind_all(port: u16) -> io::Result<Self> {
+        let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        let both = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))
+            .and_then(|socket| socket.set_only_v6(false).map(|()| socket));
+        match both {
+            Ok(socket) => {
+                socket.set_reuse_address(true)?;
+                match Self::listen(socket, v6) {
+                    Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {}
+                    outcome => return outcome,
+                }
+            }
+            Err(error) => log::debug!("no IPv6 here ({error}), listening on IPv4 only"),
+        }
+        Self::bind((Ipv4Addr::UNSPECIFIED, port).into())
+    }
+
+    fn listen(socket: Socket, address: SocketAddr) -> io::Result<Self> {
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Self::from_socket(socket)
+    }
+
+    fn from_socket(socket: Socket) -> io::Result<Self> {
+        let address = socket
+            .local_addr()?
+            .as_socket()
+            .ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "not an IP socket"))?;
+        Ok(Self { socket, address })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Makes the socket ready for [`accept`](Self::accept): blocking, but for
+    /// at most `poll`. Linux rounds the time up to its clock tick (4 ms where
+    /// measured) and takes zero as "for ever", hence the floor.
+    pub(crate) fn prepare(&self, poll: Duration) -> io::Result<()> {
+        self.socket.set_nonblocking(false)?;
+        self.socket
+            .set_read_timeout(Some(poll.max(Duration::from_millis(1))))
+    }
+
+    /// Waits for a client; blocks at most for the poll interval given to
+    /// [`prepare`](Self::prepare), and less when a signal arrives, which
+    /// std's accept would hide.
+    pub(crate) fn accept(&self) -> Accepted {
+        match self.socket.accept() {
+            Ok((socket, address)) => match address.as_socket() {
+                Some(peer) => Accepted::Client(socket.into(), peer),
+                None => Accepted::Lost(io::Error::other("peer without an IP address")),
+            },
+            Err(error) => classify(error),
+        }
+    }
+
+    /// Whether a client waits to be accepted, without waiting for one.
+    pub(crate) fn has_client(&self) -> bool {
+        sys::wait_readable(&self.socket, Duration::ZERO).unwrap_or(false)
+    }
+
+    /// From now on new clients are refused at once (ECONNREFUSED), while those
+    /// in the queue and those in the middle of their handshake stay welcome.
+    ///
+    /// Binding the listener to an interface that does not exist does this
+    /// without privileges on Linux, and cannot be taken back. Where it fails,
+    /// the caller can only accept until the queue is empty, and a client whose
+    /// handshake ends just then is reset. `tests/it/accepting.rs` shows both.
+    pub(crate) fn refuse_new_clients(&self) -> io::Result<()> {
+        self.socket.bind_device_by_index_v4(Some(NO_INTERFACE))
+    }
+
+    /// Makes [`accept`](Self::accept) return at once from now on.
+    pub(crate) fn stop_waiting(&self) -> io::Result<()> {
+        self.socket.set_nonblocking(true)
+    }
+
+    /// Ends listening and wakes every thread that is blocked in
+    /// [`accept`](Self::accept). Who still waited in the queue is reset.
+    pub(crate) fn close(&self) {
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+}
+
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Self {
+        let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        Self {
+            address: listener.local_addr().unwrap_or(unknown),
+            socket: listener.into(),
+        }
+    }
+}
+
+/// Sorts the errors of accept(2): "treat as EAGAIN", out of something, or
+/// unknown, which waits as well so that a lasting error never spins.
+fn classify(error: io::Error) -> Accepted {
+    use rustix::io::Errno;
+    match Errno::from_io_error(&error) {
+        Some(Errno::AGAIN | Errno::INTR) => Accepted::Nobody,
+        Some(
+            Errno::CONNABORTED
+            | Errno::PROTO
+            | Errno::NOPROTOOPT
+            | Errno::OPNOTSUPP
+            | Errno::NETDOWN
+            | Errno::NETUNREACH
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::NONET
+            | Errno::TIMEDOUT
+            | Errno::PERM,
+        ) => Accepted::Lost(error),
+        _ => Accepted::Exhausted(error),
+    }
+}
+
+/// Sets on an accepted socket what every connection needs, whatever it
+/// inherited: blocking calls that return once per `tick`, no Nagle delay, and
+/// keepalive, so that a peer that vanished is noticed after about two minutes
+/// (60 s idle, then six probes 10 s apart).
+pub(crate) fn prepare_connection(socket: &TcpStream, tick: Duration) -> io::Result<()> {
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(6);
+    let tick = Some(tick.max(Duration::from_millis(1)));
+    socket.set_read_timeout(tick)?;
+    socket.set_write_timeout(tick)?;
+    socket.set_nodelay(true)?;
+    SockRef::from(socket).set_tcp_keepalive(&keepalive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errno(errno: rustix::io::Errno) -> Accepted {
+        classify(errno.into())
+    }
+
+    #[test]
+    fn errors_of_one_client_are_told_from_errors_of_the_system() {
+        use rustix::io::Errno;
+        for e in [
+            Errno::CONNABORTED,
+            Errno::PROTO,
+            Errno::NETDOWN,
+            Errno::PERM,
+        ] {
+            assert!(matches!(errno(e), Accepted::Lost(_)), "{e}");
+        }
+        for e in [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOBUFS,
+            Errno::NOMEM,
+            Errno::BADF,
+        ] {
+            assert!(matches!(errno(e), Accepted::Exhausted(_)), "{e}");
+        }
+        for e in [Errno::AGAIN, Errno::INTR] {
+            assert!(matches!(errno(e), Accepted::Nobody), "{e}");
+        }
+    }
+
+    #[test]
+    fn accept_returns_after_its_timeout() {
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        listener.prepare(Duration::from_millis(5)).unwrap();
+        assert!(matches!(listener.accept(), Accepted::Nobody));
+        assert!(!listener.has_client());
+    }
+
+    #[test]
+    fn refusing_keeps_the_queue_and_refuses_the_rest() {
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        listener.prepare(Duration::from_secs(5)).unwrap();
+        let _queued = TcpStream::connect(listener.address()).unwrap();
+        listener.refuse_new_clients().unwrap();
+        let late = TcpStream::connect(listener.address()).unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::ConnectionRefused);
+        assert!(listener.has_client());
+        assert!(matches!(listener.accept(), Accepted::Client(..)));
+    }
+
+    #[test]
+    fn closing_wakes_a_blocked_accept() {
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        listener.prepare(Duration::from_secs(60)).unwrap();
+        std::thread::scope(|scope| {
+            let accept = scope.spawn(|| matches!(listener.accept(), Accepted::Exhausted(_)));
+            // Whether it is blocked yet or not: afterwards accept fails.
+            listener.close();
+            assert!(accept.join().unwrap());
+        });
+    }
+}

@@ -1,0 +1,170 @@
+//! Signals that ask a [`Stop`] to stop.
+
+use crate::stop::Stop;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals as Incoming};
+use std::ffi::c_int;
+use std::io;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// The signals that ask for a stop.
+pub const STOP_SIGNALS: [c_int; 4] = [SIGINT, SIGTERM, SIGQUIT, SIGHUP];
+
+/// Signals that follow one within this time are the same request: supervisors
+/// and timeout(1) send several.
+const SAME_REQUEST: Duration = Duration::from_millis(200);
+
+/// What a signal meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Request {
+    /// The first: the stop was set.
+    Stop,
+    /// A further one: the cut was set.
+    Cut,
+    /// One after the cut: whoever sends it has lost patience. Nothing was done.
+    Again,
+    /// One of the other signals that were asked for. Nothing was done.
+    Other,
+}
+
+/// Keeps the signals installed; dropping it uninstalls them.
+///
+/// Signals that arrive after that are lost, they do not end the process: the
+/// handler is left in place (see signal-hook's documentation).
+#[derive(Debug)]
+pub struct Signals {
+    handle: Handle,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Sets `stop` at the first INT, TERM, QUIT or HUP, and cuts at a further one.
+///
+/// Install them before the server says that it is ready. A signal that the
+/// process ignores stays ignored, as its parent wants it to (`nohup`, a
+/// script's background job). Signals are handled on a thread of their own, so
+/// nothing but a byte in a pipe happens in the handler.
+///
+/// # Errors
+/// What sigaction(2), socketpair(2) and starting a thread say.
+pub fn install(stop: &Stop) -> io::Result<Signals> {
+    install_with(stop, &[], |_, _| {})
+}
+
+/// Like [`install`], catches `others` as well, and tells `observer` on the
+/// signals' thread which signal came and what it meant.
+///
+/// # Errors
+/// As [`install`].
+pub fn install_with(
+    stop: &Stop,
+    others: &[c_int],
+    mut observer: impl FnMut(c_int, Request) + Send + 'static,
+) -> io::Result<Signals> {
+    let ignored = ignored_signals();
+    let wanted = STOP_SIGNALS.iter().chain(others);
+    let wanted = wanted.filter(|&&signal| ignored & (1 << (signal - 1)) == 0);
+    let mut incoming = Incoming::new(wanted)?;
+    let handle = incoming.handle();
+    let mut asked = Asked::new(stop.clone());
+    let thread = thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in incoming.forever() {
+                let request = if STOP_SIGNALS.contains(&signal) {
+                    asked.again(Instant::now())
+                } else {
+                    Some(Request::Other)
+                };
+                if let Some(request) = request {
+                    observer(signal, request);
+                }
+            }
+        })?;
+    Ok(Signals {
+        handle,
+        thread: Some(thread),
+    })
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        self.handle.close();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// How often a stop was asked for.
+struct Asked {
+    stop: Stop,
+    times: u32,
+    last: Option<Instant>,
+}
+
+impl Asked {
+    fn new(stop: Stop) -> Self {
+        Self {
+            stop,
+            times: 0,
+            last: None,
+        }
+    }
+
+    /// Carries out one more request; `None` if it is the same as the last.
+    fn again(&mut self, now: Instant) -> Option<Request> {
+        if self.last.is_some_and(|last| now - last < SAME_REQUEST) {
+            return None;
+        }
+        self.last = Some(now);
+        self.times += 1;
+        Some(match self.times {
+            1 => {
+                self.stop.set();
+                Request::Stop
+            }
+            2 => {
+                self.stop.cut();
+                Request::Cut
+            }
+            _ => Request::Again,
+        })
+    }
+}
+
+/// The signals that this process ignores, a bit each, as proc(5) shows them
+/// (`SigIgn`); none where that cannot be read.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+/// The usual name of a signal, `SIGTERM` for example.
+#[must_use]
+pub fn name(signal: c_int) -> &'static str {
+    signal_hook::low_level::signal_name(signal).unwrap_or("a signal")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_in_quick_succession_are_one_request() {
+        let stop = Stop::new();
+        let mut asked = Asked::new(stop.clone());
+        let start = Instant::now();
+        let ms = |ms| start + Duration::from_millis(ms);
+        assert_eq!(asked.again(ms(0)), Some(Request::Stop));
+        assert_eq!(asked.again(ms(199)), None);
+        assert!(stop.is_set() && !stop.is_cut());
+        assert_eq!(asked.again(ms(250)), Some(Request::Cut));
+        assert!(stop.is_cut());
+        assert_eq!(asked.again(ms(300)), None);
+        assert_eq!(asked.again(ms(500)), Some(Request::Again));
+    }
+}

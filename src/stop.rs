@@ -1,0 +1,151 @@
+//! The stop flag, and the cut behind it.
+
+use crate::deadline::Deadline;
+use crate::lock::lock;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Asks everything that holds a clone of it to stop; asked again, to cut.
+///
+/// It is an [`AtomicBool`] that every waiting thread looks at once per poll
+/// interval, and a condition variable for those who do nothing but wait for
+/// it. Setting it is idempotent, takes effect from any thread, before or after
+/// whatever it stops was started, and cannot be taken back. Many servers may
+/// share one.
+///
+/// ```
+/// use lastecho::{Deadline, Stop};
+///
+/// let stop = Stop::new();
+/// let ours = stop.clone();
+/// std::thread::spawn(move || ours.set());
+/// assert!(stop.wait(Deadline::NEVER));
+/// assert!(stop.is_set() && !stop.is_cut());
+/// ```
+///
+/// # `Stop` or a channel?
+/// A channel wakes one receiver; a flag is seen by any number of threads that
+/// are blocked in something else, as soon as their poll interval lets them
+/// look. A thread that has nothing to do but wait can [`wait`](Self::wait).
+#[derive(Clone, Default)]
+pub struct Stop {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    flag: Arc<AtomicBool>,
+    cut: AtomicBool,
+    lock: Mutex<()>,
+    changed: Condvar,
+}
+
+impl Stop {
+    /// A stop that nobody has asked for yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks for a graceful stop. Asking twice is asking once.
+    pub fn set(&self) {
+        // Release: whoever sees the flag also sees what was written before it.
+        self.shared.flag.store(true, Ordering::Release);
+        // Taken and given back so that no waiter can be between its look at
+        // the flag and its sleep.
+        drop(lock(&self.shared.lock));
+        self.shared.changed.notify_all();
+    }
+
+    /// Ends the grace: what is still draining is cut. Implies [`set`](Self::set).
+    pub fn cut(&self) {
+        self.shared.cut.store(true, Ordering::Release);
+        self.set();
+    }
+
+    /// Whether a stop was asked for.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.shared.flag.load(Ordering::Acquire)
+    }
+
+    /// Whether a cut was asked for.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.shared.cut.load(Ordering::Acquire)
+    }
+
+    /// Blocks until the stop is set (true) or the deadline has passed (false).
+    ///
+    /// [`set`](Self::set) wakes it at once. A flag that was set behind our
+    /// back, through a shared [`AtomicBool`], wakes nobody: see [`From`].
+    #[must_use]
+    pub fn wait(&self, deadline: Deadline) -> bool {
+        let mut guard = lock(&self.shared.lock);
+        while !self.is_set() && !deadline.has_passed() {
+            let longest = deadline.cap(Duration::from_secs(3600));
+            guard = self
+                .shared
+                .changed
+                .wait_timeout(guard, longest)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        self.is_set()
+    }
+}
+
+impl From<Arc<AtomicBool>> for Stop {
+    /// A stop over a flag of your own, for example one that
+    /// `signal_hook::flag::register` sets. A server sees it within one poll
+    /// interval.
+    fn from(flag: Arc<AtomicBool>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                flag,
+                ..Shared::default()
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stop")
+            .field("set", &self.is_set())
+            .field("cut", &self.is_cut())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_is_also_a_stop_and_both_are_idempotent() {
+        let stop = Stop::new();
+        stop.set();
+        stop.set();
+        assert!(stop.is_set() && !stop.is_cut());
+        stop.cut();
+        stop.cut();
+        assert!(stop.is_set() && stop.is_cut());
+    }
+
+    #[test]
+    fn a_wait_ends_at_its_deadline() {
+        assert!(!Stop::new().wait(Deadline::after(Duration::from_millis(5))));
+    }
+
+    #[test]
+    fn a_flag_of_ones_own_is_seen() {
+        let flag = Arc::new(AtomicBool::new(false));
+        let stop = Stop::from(Arc::clone(&flag));
+        assert!(!stop.is_set());
+        flag.store(true, Ordering::Release);
+        assert!(stop.is_set());
+    }
+}

@@ -1,0 +1,131 @@
+//! System calls that neither the standard library nor socket2 offers in the
+//! form needed here. The only module that may hold `unsafe`.
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvFlags, SendFlags};
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// Reads once; blocks at most for the socket's receive timeout, after which it
+/// fails with [`WouldBlock`](io::ErrorKind::WouldBlock).
+pub(crate) fn recv(socket: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
+    let (count, _) = rustix::net::recv(socket, buf, RecvFlags::empty())?;
+    Ok(count)
+}
+
+/// Reads once what is already there; never blocks.
+pub(crate) fn recv_now(socket: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
+    let (count, _) = rustix::net::recv(socket, buf, RecvFlags::DONTWAIT)?;
+    Ok(count)
+}
+
+/// Writes once; blocks at most for the socket's send timeout.
+///
+/// A timeout after some bytes went out returns their count, one before any
+/// fails with [`WouldBlock`](io::ErrorKind::WouldBlock) (socket(7), SO_SNDTIMEO).
+pub(crate) fn send(socket: &TcpStream, buf: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(socket, buf, SendFlags::NOSIGNAL)?)
+}
+
+/// Bytes that have arrived and were not read yet (FIONREAD, tcp(7)).
+pub(crate) fn pending(socket: &TcpStream) -> io::Result<u64> {
+    Ok(rustix::io::ioctl_fionread(socket)?)
+}
+
+/// Bytes that were written and that the peer has not acknowledged yet; our FIN
+/// counts as one (SIOCOUTQ, tcp(7)).
+#[allow(unsafe_code)]
+pub(crate) fn unacknowledged(socket: &TcpStream) -> io::Result<u64> {
+    const SIOCOUTQ: rustix::ioctl::Opcode = 0x5411; // the number of TIOCOUTQ
+    // SAFETY: SIOCOUTQ writes one C int through its argument and touches
+    // nothing else (net/ipv4/tcp.c, tcp_ioctl); `Getter` gives it room for
+    // exactly that, and the borrowed socket keeps the descriptor open.
+    let count = unsafe {
+        let request = rustix::ioctl::Getter::<SIOCOUTQ, std::ffi::c_int>::new();
+        rustix::ioctl::ioctl(socket, request)?
+    };
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// Blocks until there is something to read (bytes, FIN or an error) or the
+/// timeout passes; a signal may end it early. True where there is something.
+pub(crate) fn wait_readable(socket: impl AsFd, timeout: Duration) -> io::Result<bool> {
+    wait(socket, PollFlags::IN, timeout)
+}
+
+/// Blocks until there is room to write or an error, like [`wait_readable`].
+pub(crate) fn wait_writable(socket: impl AsFd, timeout: Duration) -> io::Result<bool> {
+    wait(socket, PollFlags::OUT, timeout)
+}
+
+fn wait(socket: impl AsFd, event: PollFlags, timeout: Duration) -> io::Result<bool> {
+    let timeout = Timespec::try_from(timeout).ok();
+    match poll(&mut [PollFd::new(&socket, event)], timeout.as_ref()) {
+        Ok(ready) => Ok(ready > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Names the calling thread, so that `ps -L` and `top -H` say what it serves;
+/// 15 bytes at most (prctl(2), PR_SET_NAME). A failure changes nothing.
+pub(crate) fn name_thread(name: &str) {
+    if let Ok(name) = std::ffi::CString::new(name) {
+        let _ = rustix::thread::set_name(&name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener};
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (listener.accept().unwrap().0, peer)
+    }
+
+    #[test]
+    fn pending_counts_what_arrived() {
+        let (socket, mut peer) = pair();
+        assert_eq!(pending(&socket).unwrap(), 0);
+        peer.write_all(b"seven b").unwrap();
+        assert!(wait_readable(&socket, Duration::from_secs(5)).unwrap());
+        assert_eq!(pending(&socket).unwrap(), 7);
+    }
+
+    #[test]
+    fn unacknowledged_counts_what_a_peer_has_no_room_for() {
+        let (mut socket, mut peer) = pair();
+        socket.set_nonblocking(true).unwrap();
+        let chunk = [0_u8; 65_536];
+        let mut written = 0;
+        while let Ok(n) = socket.write(&chunk) {
+            written += n as u64;
+        }
+        let left = unacknowledged(&socket).unwrap();
+        assert!(left > 0 && left <= written, "{left} of {written}");
+        socket.shutdown(Shutdown::Write).unwrap();
+        let mut all = Vec::new();
+        peer.read_to_end(&mut all).unwrap();
+        assert_eq!(all.len() as u64, written);
+        while unacknowledged(&socket).unwrap() > 0 {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_wait_without_an_event_ends_with_its_timeout() {
+        let (socket, _peer) = pair();
+        assert!(!wait_readable(&socket, Duration::from_millis(5)).unwrap());
+        assert!(wait_writable(&socket, Duration::from_secs(5)).unwrap());
+        assert_eq!(
+            recv_now(&socket, &mut [0; 8]).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
+    }
+}

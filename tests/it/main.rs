@@ -1,0 +1,27 @@
+//! All integration tests, in one binary.
+//!
+//! Tests that need a program from outside are `#[ignore]`d, so that plain
+//! `cargo test` needs nothing; `make test` installs the programs and runs them
+//! too. Every test of a promise also runs against the control.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
+
+mod accepting;
+mod clients;
+mod ending;
+mod exactness;
+mod harness;
+mod library;
+mod options;
+mod outputs;
+mod promises;
+mod property;
+mod rejects;
+mod signals;
+mod storm;
+mod tidy;
