@@ -1,15 +1,18 @@
 //! A connection as its handler sees it.
 
-use crate::link::{Link, Terms};
+use crate::early::Early;
+use crate::link::{Link, Received, idle_error};
 use crate::listener;
 use crate::stop::Stop;
 use crate::sys;
+use crate::terms::Terms;
+use crate::writer::Writer;
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// The buffer of [`BufRead`], allocated when it is first used.
@@ -86,14 +89,6 @@ pub struct Connection {
     /// Once the stop was seen: where in the peer's stream we end.
     last_byte: Option<u64>,
     ending: Option<Ending>,
-}
-
-/// What one look at the socket brought.
-enum Fetched {
-    Bytes(usize),
-    End,
-    Idle,
-    Nothing,
 }
 
 impl Connection {
@@ -224,6 +219,16 @@ impl Connection {
         Ok(count)
     }
 
+    /// Whether the answer to the request in hand is the last one: a stop was
+    /// seen, and nothing further had arrived by then. Never blocks. A protocol
+    /// that says so in its answer (HTTP's `Connection: close`) asks here.
+    ///
+    /// # Errors
+    /// The cut.
+    pub fn is_last(&mut self) -> io::Result<bool> {
+        Ok(self.link.terms.stop.is_set() && self.allowance()? == 0)
+    }
+
     /// Waits for so long inside a request; the cut ends it early.
     ///
     /// # Errors
@@ -236,14 +241,13 @@ impl Connection {
     /// connection lives.
     #[must_use]
     pub fn writer(&self) -> Writer {
-        Writer {
-            link: Arc::downgrade(&self.link),
-        }
+        Writer::new(&self.link)
     }
 
     /// Reads between requests. Zero sets `ending`.
     fn await_bytes(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.link.busy.store(false, Relaxed);
+        let mut early = Early::default();
         while self.ending.is_none() {
             let room = usize::try_from(self.allowance()?)
                 .unwrap_or(usize::MAX)
@@ -252,14 +256,14 @@ impl Connection {
                 self.ending = Some(Ending::Stopped);
                 break;
             }
-            match self.fetch(&mut buf[..room])? {
-                Fetched::Bytes(count) => {
+            match self.link.receive(&mut buf[..room])? {
+                Received::Bytes(count) => {
                     self.link.busy.store(true, Relaxed);
                     return Ok(count);
                 }
-                Fetched::End => self.ending = Some(Ending::PeerClosed),
-                Fetched::Idle => self.ending = Some(Ending::Idle),
-                Fetched::Nothing => {}
+                Received::End => self.ending = Some(Ending::PeerClosed),
+                Received::Idle => self.ending = Some(Ending::Idle),
+                Received::Nothing => early.note(self.link.terms.tick()),
             }
         }
         Ok(0)
@@ -267,37 +271,15 @@ impl Connection {
 
     /// Reads inside a request: zero is the peer's end.
     fn read_through(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let mut early = Early::default();
         loop {
-            match self.fetch(buf)? {
-                Fetched::Bytes(count) => return Ok(count),
-                Fetched::End => return Ok(0),
-                Fetched::Idle => return Err(self.link.idle_error()),
-                Fetched::Nothing => {}
+            match self.link.receive(buf)? {
+                Received::Bytes(count) => return Ok(count),
+                Received::End => return Ok(0),
+                Received::Idle => return Err(idle_error()),
+                Received::Nothing => early.note(self.link.terms.tick()),
             }
         }
-    }
-
-    /// One look at the socket; blocks for a tick, or for what is left of the
-    /// idle timeout if that is less.
-    fn fetch(&self, buf: &mut [u8]) -> io::Result<Fetched> {
-        match self.link.idle_left() {
-            Some(Duration::ZERO) => {
-                self.link.timed_out.store(true, Relaxed);
-                return Ok(Fetched::Idle);
-            }
-            Some(left)
-                if left < self.link.terms.tick()
-                    && !sys::wait_readable(self.link.socket(), left)? =>
-            {
-                return Ok(Fetched::Nothing);
-            }
-            _ => {}
-        }
-        Ok(match self.link.receive(buf)? {
-            Some(0) => Fetched::End,
-            Some(count) => Fetched::Bytes(count),
-            None => Fetched::Nothing,
-        })
     }
 
     /// How many bytes may still be given out: any number, until the stop is
@@ -326,7 +308,7 @@ impl Connection {
         sys::wait_readable(
             socket,
             FIRST_WORD.saturating_sub(self.link.opened.elapsed()),
-        )?;
+        );
         sys::pending(socket)
     }
 
@@ -402,27 +384,5 @@ impl fmt::Debug for Connection {
             .field("peer", &self.peer_addr())
             .field("state", &self.link.state())
             .finish_non_exhaustive()
-    }
-}
-
-/// Writes to a [`Connection`] from another thread.
-///
-/// Each `write` is whole: two threads' bytes do not mix. It does not keep the
-/// connection alive: once that has ended, writing fails with
-/// [`BrokenPipe`](io::ErrorKind::BrokenPipe). It blocks as the connection's
-/// own `write` does.
-#[derive(Clone, Debug)]
-pub struct Writer {
-    link: Weak<Link>,
-}
-
-impl Write for Writer {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let link = self.link.upgrade().ok_or(io::ErrorKind::BrokenPipe)?;
-        link.send_all(buf).map(|()| buf.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -2,20 +2,23 @@
 //! one waits after it, serves, and comes back or retires.
 
 use crate::connection::{Connection, Ending};
+use crate::early::Early;
 use crate::ending::{self, End};
-use crate::episode::Episode;
+use crate::episode::Seldom;
 use crate::event::{Event, Outcome};
-use crate::link::{Link, Terms};
-use crate::listener::{self, Accepted, Listener};
-use crate::live::{Admission, Table};
+use crate::link::Link;
+use crate::listener::{self, Accepted};
+use crate::live::{Admission, Room, Table};
+use crate::lock::lock;
+use crate::panics;
+use crate::port::Port;
 use crate::sys;
-use crossbeam_utils::CachePadded;
-use std::any::Any;
+use crate::terms::Terms;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 use std::thread::{self, Scope};
 use std::time::Duration;
 
@@ -29,47 +32,6 @@ const LOST_IN_A_ROW: u32 = 16;
 
 pub(crate) type Observer = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
 
-/// A listener and the threads that wait on it.
-pub(crate) struct Port {
-    pub(crate) listener: Listener,
-    /// Threads in (or on their way to) accept. Written at every connection by
-    /// whatever thread accepts, hence on a cache line of its own.
-    waiting: CachePadded<AtomicUsize>,
-    accepting: Episode,
-    starting: Episode,
-}
-
-impl Port {
-    pub(crate) fn new(listener: Listener) -> Self {
-        let address = listener.address();
-        Self {
-            listener,
-            waiting: CachePadded::new(AtomicUsize::new(0)),
-            accepting: Episode::new(format!("accepting on {address}")),
-            starting: Episode::new(format!("starting a thread for {address}")),
-        }
-    }
-
-    // All on `waiting` is SeqCst-free: Relaxed suffices, because the number
-    // only decides who starts or retires a thread and guards no data.
-
-    /// Counts a thread in, unless enough wait already.
-    fn join(&self, most: usize) -> bool {
-        let up = |waiting: usize| (waiting < most).then_some(waiting + 1);
-        self.waiting
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, up)
-            .is_ok()
-    }
-
-    /// Counts a thread out, unless it is one of the last `least`.
-    fn quit(&self, least: usize) -> bool {
-        let down = |waiting: usize| (waiting > least).then(|| waiting - 1);
-        self.waiting
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, down)
-            .is_ok()
-    }
-}
-
 /// What all threads of one server share.
 pub(crate) struct Crew<'env, F> {
     pub(crate) ports: Vec<Port>,
@@ -80,8 +42,11 @@ pub(crate) struct Crew<'env, F> {
     pub(crate) stack_size: usize,
     /// Stop once so many connections have ended.
     pub(crate) stop_after: Option<u64>,
-    /// Accepting has ended.
-    pub(crate) closed: AtomicBool,
+    /// A descriptor kept back, so that even when there is no other left, who
+    /// is in the queues can be told from nobody, and turned away.
+    pub(crate) spare: Mutex<Option<OwnedFd>>,
+    /// Keeps handlers that all fail from filling the log.
+    pub(crate) seldom: Seldom,
 }
 
 impl<F> Crew<'_, F>
@@ -89,8 +54,11 @@ where
     F: Fn(&mut Connection) -> io::Result<()> + Sync,
 {
     pub(crate) fn tell(&self, event: &Event<'_>) {
-        if let Some(observer) = &self.observer {
-            observer(event);
+        if let Some(observer) = &self.observer
+            && let Err(message) = panics::caught(|| observer(event))
+        {
+            let level = self.seldom.level(log::Level::Error);
+            log::log!(level, "the observer panicked: {message}");
         }
     }
 
@@ -112,13 +80,15 @@ where
             return Ok(());
         }
         self.table.thread_starts();
-        let started = thread::Builder::new()
-            .name(format!("accept {}", port.listener.address().port()))
-            .stack_size(self.stack_size)
-            .spawn_scoped(scope, move || {
-                let _counted = Counted(&self.table);
-                self.accept(scope, port);
-            });
+        let started = sys::can_start_thread().and_then(|()| {
+            let thread = thread::Builder::new().name("accept".into());
+            thread
+                .stack_size(self.stack_size)
+                .spawn_scoped(scope, move || {
+                    let _counted = Counted(&self.table);
+                    self.accept(scope, port);
+                })
+        });
         match started {
             Ok(_) => {
                 port.starting.worked();
@@ -135,16 +105,21 @@ where
 
     /// The life of a thread.
     ///
-    /// Each wait lasts at most a poll interval; [`Listener::close`] ends it at
-    /// once after `closed` was set. The thread was counted in by who started it.
+    /// Each wait lasts at most a poll interval; [`Crew::close_ports`] ends it
+    /// at once. The thread was counted in by who started it.
     fn accept<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, port: &'scope Port) {
         let mut lost = 0;
-        // Acquire pairs with the Release of `close`: accept fails afterwards.
-        while !self.closed.load(Ordering::Acquire) {
-            if !self.table.await_room(self.terms.poll) {
-                continue;
+        let mut early = Early::default();
+        loop {
+            match self.table.await_turn(port.number, self.terms.poll) {
+                Room::Free => {}
+                Room::Full if port.quit(1) => return,
+                Room::Full => continue,
+                Room::Closed => break,
             }
-            match port.listener.accept() {
+            let accepted = port.listener.accept();
+            self.table.return_turn(port.number);
+            match accepted {
                 Accepted::Client(socket, peer) => {
                     lost = 0;
                     port.accepting.worked();
@@ -154,12 +129,10 @@ where
                     if !port.join(SPARE) {
                         return;
                     }
+                    sys::name_thread("accept");
                 }
-                Accepted::Nobody => {
-                    if port.quit(1) {
-                        return;
-                    }
-                }
+                Accepted::Nobody if port.quit(1) => return,
+                Accepted::Nobody => early.note(self.terms.poll),
                 Accepted::Lost(error) if lost < LOST_IN_A_ROW => {
                     lost += 1;
                     log::debug!("a client was gone before it was accepted: {error}");
@@ -174,8 +147,9 @@ where
 
     fn wait_after(&self, port: &Port, error: &io::Error) {
         // Once closed, accept fails because we closed it.
-        if !self.closed.load(Ordering::Acquire) {
-            thread::sleep(port.accepting.failed(error).min(self.terms.poll));
+        if !self.table.await_closed(Duration::ZERO) {
+            let wait = port.accepting.failed(error).min(self.terms.poll);
+            self.table.await_closed(wait);
         }
     }
 
@@ -218,7 +192,8 @@ where
     fn handle(&self, link: &Arc<Link>) -> Outcome {
         sys::name_thread(&format!("conn {}", link.id));
         let mut conn = Connection::new(Arc::clone(link));
-        let returned = catch_unwind(AssertUnwindSafe(|| (self.handler)(&mut conn)));
+        // The error is put into words in here too: it may be the handler's own type.
+        let returned = panics::caught(|| (self.handler)(&mut conn).map_err(|e| e.to_string()));
         let ending = conn.ending();
         drop(conn);
         self.table.release(link);
@@ -232,25 +207,30 @@ where
     fn judge(
         &self,
         link: &Link,
-        returned: thread::Result<io::Result<()>>,
+        returned: Result<Result<(), String>, String>,
         ending: Option<Ending>,
         end: End,
     ) -> Outcome {
         let (id, peer) = (link.id, link.peer);
-        if let Err(panic) = &returned {
-            log::error!(
-                "connection {id} from {peer}: handler panicked: {}",
-                message(panic)
+        if let Err(message) = &returned {
+            let level = self.seldom.level(log::Level::Error);
+            log::log!(
+                level,
+                "connection {id} from {peer}: handler panicked: {message}"
             );
         }
-        let timed_out = link.timed_out.load(Ordering::Relaxed) || ending == Some(Ending::Idle);
+        let timed_out = link.timed_out.load(Relaxed) || ending == Some(Ending::Idle);
         match (end, returned) {
             (End::Forced, _) if self.terms.stop.is_set() => Outcome::Cut,
             (End::Reset, _) => Outcome::Reset,
             (_, Err(_)) => Outcome::Panicked,
             _ if timed_out => Outcome::Idle,
             (_, Ok(Err(error))) => {
-                log::warn!("connection {id} from {peer}: handler failed: {error}");
+                let level = self.seldom.level(log::Level::Warn);
+                log::log!(
+                    level,
+                    "connection {id} from {peer}: handler failed: {error}"
+                );
                 Outcome::Failed
             }
             (End::Forced, _) => Outcome::Expired,
@@ -274,24 +254,18 @@ where
         }
     }
 
-    /// Ends accepting for good and wakes the threads that wait in it.
+    /// Ends accepting for good and wakes the threads that wait in it. Whoever
+    /// is still in a queue is turned away and counted. Blocks for a moment.
     pub(crate) fn close_ports(&self) {
-        // Release: a thread whose accept fails sees why.
-        self.closed.store(true, Ordering::Release);
-        for port in &self.ports {
-            port.listener.close();
+        if !self.table.close() {
+            return;
         }
-    }
-
-    /// Turns away whoever is still in the queues, without waiting.
-    pub(crate) fn refuse_queues(&self) {
+        drop(lock(&self.spare).take());
         for port in &self.ports {
-            if port.listener.stop_waiting().is_err() {
-                continue;
+            if !port.sweep(|client| self.refuse(&client)) {
+                self.table.refuse(); // one at least
             }
-            while let Accepted::Client(socket, _) = port.listener.accept() {
-                self.refuse(&socket);
-            }
+            port.listener.close();
         }
     }
 }
@@ -302,24 +276,5 @@ struct Counted<'a>(&'a Table);
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.thread_ended();
-    }
-}
-
-fn message(panic: &Box<dyn Any + Send>) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("(no message)")
-}
-
-/// How long a whole grace without a client must be before accepting ends:
-/// long enough for a handshake in flight to complete.
-pub(crate) fn default_grace<'a>(addresses: impl IntoIterator<Item = &'a SocketAddr>) -> Duration {
-    let local = |address: &SocketAddr| address.ip().to_canonical().is_loopback();
-    if addresses.into_iter().all(local) {
-        Duration::from_millis(10)
-    } else {
-        Duration::from_millis(150)
     }
 }

@@ -51,10 +51,26 @@ impl Deadline {
             .map(|instant| instant.saturating_duration_since(Instant::now()))
     }
 
+    /// The earlier of the two.
+    #[must_use]
+    pub fn earlier(self, other: Self) -> Self {
+        match (self.0, other.0) {
+            (Some(one), Some(two)) => Self(Some(one.min(two))),
+            (one, two) => Self(one.or(two)),
+        }
+    }
+
     /// The time that is left, but at most `longest`.
     #[must_use]
     pub fn cap(self, longest: Duration) -> Duration {
         self.remaining().map_or(longest, |left| left.min(longest))
+    }
+}
+
+impl Default for Deadline {
+    /// Never.
+    fn default() -> Self {
+        Self::NEVER
     }
 }
 
@@ -90,6 +106,16 @@ mod tests {
         assert_eq!(Deadline::after(Duration::MAX), Deadline::NEVER);
         assert!(!Deadline::NEVER.has_passed());
         assert_eq!(Deadline::from(None), Deadline::NEVER);
+    }
+
+    #[test]
+    fn the_earlier_of_two_may_be_either() {
+        let soon = Deadline::after(Duration::from_secs(1));
+        let later = Deadline::after(Duration::from_secs(2));
+        assert_eq!(soon.earlier(later), soon);
+        assert_eq!(later.earlier(soon), soon);
+        assert_eq!(Deadline::NEVER.earlier(soon), soon);
+        assert_eq!(soon.earlier(Deadline::NEVER), soon);
     }
 
     #[test]

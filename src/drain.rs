@@ -5,7 +5,8 @@ use crate::connection::Connection;
 use crate::crew::Crew;
 use crate::deadline::Deadline;
 use crate::event::Event;
-use crate::link::Terms;
+use crate::listener::BACKLOG;
+use crate::terms::Terms;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::thread::Scope;
@@ -17,9 +18,6 @@ const DOOR_SLICE: Duration = Duration::from_millis(2);
 const SLICE: Duration = Duration::from_millis(20);
 /// How often is said what is left.
 const WORD: Duration = Duration::from_secs(1);
-/// Where new clients cannot be refused, accepting ends after so many at the
-/// latest: a queue's worth.
-const MOST_LATE_CLIENTS: u64 = 4096;
 
 /// Runs the server until it has ended: waits for the stop, then sees it
 /// through. Returns how long the stop took.
@@ -39,7 +37,7 @@ where
         crew.keep_accepting(scope);
     }
     let seen = Instant::now();
-    let deadline = Deadline::from(drain_timeout);
+    let deadline = Deadline::from(drain_timeout).earlier(crew.terms.stop.cut_at());
     let mut door = Some(Door::close_slowly(crew, grace));
     let left = crew.table.begin_stop();
     crew.tell(&Event::Stopping { left, deadline });
@@ -60,7 +58,7 @@ where
             cut(crew);
         }
         if Instant::now() >= next_word {
-            next_word += WORD;
+            next_word = Instant::now() + WORD;
             say_what_is_left(crew, deadline);
         }
     }
@@ -72,7 +70,8 @@ fn is_due(terms: &Terms, deadline: Deadline) -> bool {
     !terms.cut.load(Ordering::Relaxed) && (deadline.has_passed() || terms.stop.is_cut())
 }
 
-fn cut<F>(crew: &Crew<'_, F>)
+/// Cuts everything that is left, and whoever still comes.
+pub(crate) fn cut<F>(crew: &Crew<'_, F>)
 where
     F: Fn(&mut Connection) -> io::Result<()> + Sync,
 {
@@ -81,10 +80,7 @@ where
         left: crew.table.len(),
     });
     crew.table.cut_all();
-    if !crew.closed.load(Ordering::Relaxed) {
-        crew.refuse_queues();
-        crew.close_ports();
-    }
+    crew.close_ports();
 }
 
 fn say_what_is_left<F>(crew: &Crew<'_, F>, deadline: Deadline)
@@ -134,11 +130,15 @@ impl Door {
     /// Whether a whole grace has passed without a client.
     fn is_quiet<F>(&mut self, crew: &Crew<'_, F>) -> bool {
         let entered = crew.table.entered();
+        // Where new clients cannot be refused, a queue's worth is the end.
+        if !self.refusing && entered - self.at_first > u64::from(BACKLOG) {
+            return true;
+        }
         if entered != self.entered || crew.ports.iter().any(|port| port.listener.has_client()) {
             self.entered = entered;
             self.quiet_since = Instant::now();
+            return false;
         }
-        let too_many = !self.refusing && entered - self.at_first > MOST_LATE_CLIENTS;
-        too_many || self.quiet_since.elapsed() >= self.grace
+        self.quiet_since.elapsed() >= self.grace
     }
 }

@@ -46,7 +46,7 @@ impl Echo {
     /// The peer's reset, the idle timeout inside an echo, or the cut.
     pub fn serve(&self, conn: &mut Connection) -> io::Result<()> {
         let most = self.buffer.max(1);
-        let mut buffer = vec![0; most.min(SMALL)];
+        let mut buffer = zeroed(most.min(SMALL))?;
         loop {
             let count = conn.receive(&mut buffer)?;
             if count == 0 {
@@ -64,10 +64,20 @@ impl Echo {
             }
             conn.write_all(&buffer[..count])?;
             if count == buffer.len() && count < most {
-                buffer.resize(most, 0);
+                // Without memory for more it goes on as it is.
+                buffer = zeroed(most).unwrap_or(buffer);
             }
         }
     }
+}
+
+/// A buffer, or an error that stays with its connection where `vec!` would
+/// abort the process.
+fn zeroed(length: usize) -> io::Result<Vec<u8>> {
+    let mut buffer = Vec::new();
+    buffer.try_reserve_exact(length)?;
+    buffer.resize(length, 0);
+    Ok(buffer)
 }
 
 /// Bytes as people read them: offset, hexadecimal, text; 16 to a line.

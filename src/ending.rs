@@ -14,6 +14,7 @@
 //! `tests/it/ending.rs` runs the alternatives and shows what they lose.
 
 use crate::deadline::Deadline;
+use crate::early::Early;
 use crate::link::Link;
 use crate::sys;
 use std::io::{self, ErrorKind};
@@ -27,7 +28,10 @@ const SLICE: Duration = Duration::from_millis(20);
 /// A peer that has everything and was silent for so long will not close before
 /// its user does: OpenBSD nc and ncat keep their side open while stdin is.
 const QUIET: Duration = Duration::from_millis(250);
-/// Longest linger in normal life. During a stop, the cut is the limit.
+/// Longest linger in normal life for a peer that has everything and keeps
+/// sending. One that has not taken everything yet has as long as it would have
+/// to read: the idle timeout. (Closing would leave its bytes to the kernel,
+/// which gives up after some minutes.) During a stop, the cut is the limit.
 const LINGER: Duration = Duration::from_secs(5);
 /// Reads per sweep, so that a flood cannot hold us in one.
 const SWEEP: usize = 64;
@@ -35,7 +39,7 @@ const SWEEP: usize = 64;
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// With FIN; the peer has acknowledged every byte.
+    /// In order: the peer has acknowledged every byte.
     Fin,
     /// The peer reset it, or the network did.
     Reset,
@@ -46,7 +50,9 @@ pub(crate) enum End {
 
 /// Ends the connection in order, up to the point where dropping it closes it.
 ///
-/// Blocks for at most 5 s, during a stop until the cut plus one slice (20 ms).
+/// Blocks until the peer has everything and is closed or quiet; at most 5 s for
+/// one that has everything and keeps sending, the idle timeout for one that
+/// takes nothing; during a stop until the cut plus one slice (20 ms).
 pub(crate) fn end_in_order(link: &Link) -> End {
     if !link.begin_linger() {
         return End::Forced;
@@ -54,11 +60,9 @@ pub(crate) fn end_in_order(link: &Link) -> End {
     if link.broken.load(Relaxed) || link.shut(Shutdown::Write).is_err() {
         return End::Reset;
     }
-    let end = linger(link);
-    if end == End::Fin {
-        // What came since the last look; unread it would turn our close into a reset.
-        discard(link);
-    }
+    let end = Linger::new(link).wait();
+    // What came since the last look; unread it would turn our close into a reset.
+    discard(link);
     end
 }
 
@@ -71,51 +75,91 @@ enum Swept {
     Reset,
 }
 
-fn linger(link: &Link) -> End {
-    let own_limit = Deadline::after(LINGER);
-    let mut last_heard: Option<Instant> = None;
-    let started = Instant::now();
-    let mut nap = Duration::from_millis(1);
-    loop {
-        let out = sys::unacknowledged(link.socket()).unwrap_or(0);
-        match discard(link) {
-            Swept::Reset => return End::Reset,
-            // Only our FIN may be unacknowledged; the peer is gone or about to be.
-            Swept::Closed if out <= 1 => return End::Fin,
-            Swept::Closed => {
-                // Always readable from now on, so a poll would not wait.
-                if link
-                    .socket()
-                    .take_error()
-                    .is_ok_and(|error| error.is_some())
-                {
-                    return End::Reset;
-                }
-                thread::sleep(nap);
-                nap = (nap * 2).min(SLICE);
-            }
-            Swept::Quiet(0) => {
-                let quiet = last_heard.unwrap_or(started).elapsed() >= QUIET;
-                if quiet && out == 0 {
-                    return End::Fin;
-                }
-                let _ = sys::wait_readable(link.socket(), SLICE);
-            }
-            Swept::Quiet(_) => last_heard = Some(Instant::now()),
+/// The wait for the peer after our FIN.
+struct Linger<'a> {
+    link: &'a Link,
+    started: Instant,
+    last_heard: Option<Instant>,
+    /// The shortest that the send queue has been.
+    least_out: u64,
+    /// When it runs out in normal life.
+    limit: Deadline,
+    nap: Duration,
+    early: Early,
+}
+
+impl<'a> Linger<'a> {
+    fn new(link: &'a Link) -> Self {
+        Self {
+            link,
+            started: Instant::now(),
+            last_heard: None,
+            least_out: u64::MAX,
+            limit: Deadline::NEVER,
+            nap: Duration::from_millis(1),
+            early: Early::default(),
         }
-        if over(link, own_limit) {
-            let sending = last_heard.is_some_and(|heard| heard.elapsed() < QUIET);
-            return if sending || out > 0 {
-                End::Forced
-            } else {
-                End::Fin
+    }
+
+    fn wait(mut self) -> End {
+        loop {
+            let out = sys::unacknowledged(self.link.socket()).unwrap_or(0);
+            self.note_progress(out);
+            match discard(self.link) {
+                Swept::Reset => return End::Reset,
+                // Only our FIN may be unacknowledged: the peer has everything.
+                Swept::Closed if out <= 1 => return End::Fin,
+                Swept::Closed if self.has_failed() => return End::Reset,
+                Swept::Closed => self.nap(),
+                Swept::Quiet(0) if out == 0 && self.quiet_for() >= QUIET => return End::Fin,
+                Swept::Quiet(0) => {
+                    if !sys::wait_readable(self.link.socket(), SLICE) {
+                        self.early.note(SLICE);
+                    }
+                }
+                Swept::Quiet(_) => self.last_heard = Some(Instant::now()),
+            }
+            if self.is_over() {
+                let sending = self.last_heard.is_some() && self.quiet_for() < QUIET;
+                return if sending || out > 0 {
+                    End::Forced
+                } else {
+                    End::Fin
+                };
+            }
+        }
+    }
+
+    fn note_progress(&mut self, out: u64) {
+        if out < self.least_out {
+            self.least_out = out;
+            self.limit = match out {
+                0 => Deadline::after(LINGER),
+                _ => self.link.terms.idle.into(),
             };
         }
     }
-}
 
-fn over(link: &Link, own_limit: Deadline) -> bool {
-    link.terms.is_cut() || (own_limit.has_passed() && !link.terms.stop.is_set())
+    fn quiet_for(&self) -> Duration {
+        self.last_heard.unwrap_or(self.started).elapsed()
+    }
+
+    /// After the peer's FIN a read says "end", whatever happens later.
+    fn has_failed(&self) -> bool {
+        let error = self.link.socket().take_error();
+        error.is_ok_and(|error| error.is_some())
+    }
+
+    /// After the peer's FIN the socket is always readable, so a poll would not wait.
+    fn nap(&mut self) {
+        thread::sleep(self.nap);
+        self.nap = (self.nap * 2).min(SLICE);
+    }
+
+    fn is_over(&self) -> bool {
+        let terms = &self.link.terms;
+        terms.is_cut() || (self.limit.has_passed() && !terms.stop.is_set())
+    }
 }
 
 /// Reads what is there and throws it away; never blocks.

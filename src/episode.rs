@@ -13,6 +13,23 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// otherwise trouble that comes and goes would fill the log.
 const OVER_AFTER: Duration = Duration::from_secs(1);
 
+/// At most one log line a second, for what may happen to every connection.
+#[derive(Default)]
+pub(crate) struct Seldom(Mutex<Option<Instant>>);
+
+impl Seldom {
+    /// The level to log at: `level`, or debug where it was used within a second.
+    pub(crate) fn level(&self, level: log::Level) -> log::Level {
+        let now = Instant::now();
+        let mut last = lock(&self.0);
+        if last.is_some_and(|last| now - last < OVER_AFTER) {
+            return log::Level::Debug;
+        }
+        *last = Some(now);
+        level
+    }
+}
+
 /// What failed again and again, how long to wait before the next try, and
 /// whether that was said already.
 ///
@@ -98,6 +115,13 @@ mod tests {
             .map(|_| episode.failed(&"none left").as_millis())
             .collect();
         assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+    }
+
+    #[test]
+    fn what_happens_to_everybody_is_said_once_a_second() {
+        let seldom = Seldom::default();
+        assert_eq!(seldom.level(log::Level::Warn), log::Level::Warn);
+        assert_eq!(seldom.level(log::Level::Error), log::Level::Debug);
     }
 
     #[test]

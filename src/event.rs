@@ -24,7 +24,8 @@ pub enum Event<'a> {
         /// The client's address.
         peer: SocketAddr,
     },
-    /// A connection was closed.
+    /// A connection was closed. (One that is [limited](Outcome::Limited) was
+    /// never told as accepted.)
     Closed {
         /// The connection's number.
         id: u64,
@@ -80,7 +81,7 @@ pub enum Outcome {
     Failed,
     /// Closed politely at once: its peer had too many connections.
     Limited,
-    /// Its linger ran out in normal life with bytes still on their way.
+    /// In normal life, while the peer kept sending after our FIN.
     Expired,
 }
 

@@ -12,21 +12,24 @@ const MAPS_PER_THREAD: u64 = 4;
 const RESERVED_MAPS: u64 = 1000;
 /// Processes kept back where threads count against a limit of processes.
 const RESERVED_TASKS: u64 = 64;
+/// Address space that a thread takes beside its stack: guards, signal stack, heap.
+const SPACE_PER_THREAD: u64 = 160 * 1024;
 /// Connections carried where no limit can be read.
 const FALLBACK: u64 = 1000;
 
-/// The most connections that this process can carry, by its present limits.
+/// The most connections that this process can carry, by its present limits,
+/// where each has a thread with a stack of so many bytes.
 ///
-/// Each needs a descriptor and a thread, and a thread needs four memory maps;
-/// a Rust process *aborts* when it runs out of those. So this is the least of
-/// `RLIMIT_NOFILE` − 32, `vm.max_map_count` / 4 − 1000, and `RLIMIT_NPROC`,
+/// A connection needs a descriptor and a thread, and a thread needs four memory
+/// maps and address space; a Rust process *aborts* when it runs out of those.
+/// So this is the least of `RLIMIT_NOFILE` − 32, `vm.max_map_count` / 4 − 1000,
+/// half of what `RLIMIT_AS` and `RLIMIT_DATA` leave, and `RLIMIT_NPROC`,
 /// `kernel.threads-max` and the pids limits of the process's control groups
 /// less a reserve (getrlimit(2), proc_sys_vm(5), cgroups(7)). At least one.
 #[must_use]
-pub fn connections() -> usize {
-    let nofile = getrlimit(Resource::Nofile)
-        .current
-        .map(|n| n.saturating_sub(RESERVED_DESCRIPTORS));
+pub fn connections(stack_size: usize) -> usize {
+    let files = getrlimit(Resource::Nofile).current;
+    let files = files.map(|n| n.saturating_sub(RESERVED_DESCRIPTORS));
     let maps = number("/proc/sys/vm/max_map_count")
         .map(|n| (n / MAPS_PER_THREAD).saturating_sub(RESERVED_MAPS));
     let tasks = [
@@ -35,17 +38,27 @@ pub fn connections() -> usize {
         number("/proc/sys/kernel/pid_max"),
         pids_max(),
     ];
-    let tasks = tasks
-        .into_iter()
-        .flatten()
-        .min()
-        .map(|n| n.saturating_sub(RESERVED_TASKS));
-    let least = [nofile, maps, tasks]
-        .into_iter()
-        .flatten()
-        .min()
-        .unwrap_or(FALLBACK);
+    let tasks = tasks.into_iter().flatten().min();
+    let tasks = tasks.map(|n| n - RESERVED_TASKS.min(n / 4));
+    let space = free_space().map(|n| n / 2 / (stack_size as u64 + SPACE_PER_THREAD));
+    let all = [files, maps, tasks, space];
+    let least = all.into_iter().flatten().min().unwrap_or(FALLBACK);
     usize::try_from(least).unwrap_or(usize::MAX).max(1)
+}
+
+/// Bytes that the limits of address space and data leave; `None`: no limit.
+fn free_space() -> Option<u64> {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let mut pages = statm
+        .split(' ')
+        .map(|n| n.trim().parse::<u64>().unwrap_or(0));
+    let page = rustix::param::page_size() as u64;
+    // proc(5): the first field is the whole size, the sixth data and stack.
+    let (size, data) = (pages.next().unwrap_or(0), pages.nth(4).unwrap_or(0));
+    [(Resource::As, size), (Resource::Data, data)]
+        .into_iter()
+        .filter_map(|(limit, used)| Some(getrlimit(limit).current?.saturating_sub(used * page)))
+        .min()
 }
 
 /// Raises the soft limit of open descriptors to the hard one, for the whole
@@ -106,7 +119,7 @@ mod tests {
 
     #[test]
     fn the_limit_is_below_every_limit_that_it_is_made_of() {
-        let limit = connections() as u64;
+        let limit = connections(0) as u64;
         assert!(limit >= 1);
         if let Some(files) = getrlimit(Resource::Nofile).current {
             assert!(limit <= files.max(33) - 32);
@@ -114,6 +127,11 @@ mod tests {
         if let Some(maps) = number("/proc/sys/vm/max_map_count") {
             assert!(limit <= (maps / 4).max(1001) - 1000);
         }
+    }
+
+    #[test]
+    fn larger_stacks_never_allow_more_connections() {
+        assert!(connections(1 << 30) <= connections(1 << 17));
     }
 
     #[test]

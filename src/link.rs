@@ -1,10 +1,12 @@
 //! One connection's socket with everything that is known and counted about it,
 //! shared between the thread that serves it, writers and the live table.
 
+use crate::deadline::Deadline;
+use crate::early::Early;
 use crate::event::{Snapshot, State};
 use crate::lock::lock;
-use crate::stop::Stop;
 use crate::sys;
+use crate::terms::Terms;
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -14,28 +16,6 @@ use std::time::{Duration, Instant};
 // Every counter here is Relaxed: each is a number of its own, read for reports
 // only, and the lock of the live table orders the last reading after the last
 // writing.
-
-/// What all connections of one server have in common.
-pub(crate) struct Terms {
-    pub(crate) stop: Stop,
-    /// Set when the grace is over: by the drain deadline or by `Stop::cut`.
-    pub(crate) cut: AtomicBool,
-    /// Longest that a blocked read or write waits before it looks around.
-    pub(crate) poll: Duration,
-    /// Longest that a connection may move no byte.
-    pub(crate) idle: Option<Duration>,
-}
-
-impl Terms {
-    /// The socket timeouts to use: a poll interval, or an idle timeout shorter than it.
-    pub(crate) fn tick(&self) -> Duration {
-        self.idle.map_or(self.poll, |idle| idle.min(self.poll))
-    }
-
-    pub(crate) fn is_cut(&self) -> bool {
-        self.cut.load(Relaxed) || self.stop.is_cut()
-    }
-}
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +52,8 @@ pub(crate) struct Link {
     pub(crate) timed_out: AtomicBool,
     /// When a byte last moved, in microseconds since `opened`.
     moved: AtomicU64,
+    /// Length of the send queue a tick ago.
+    queued: AtomicU64,
     phase: Mutex<Phase>,
     cut_now: Condvar,
     /// Held over a whole write, so that two writers' bytes do not mix.
@@ -95,6 +77,7 @@ impl Link {
             broken: AtomicBool::new(false),
             timed_out: AtomicBool::new(false),
             moved: AtomicU64::new(0),
+            queued: AtomicU64::new(0),
             phase: Mutex::new(Phase::Open),
             cut_now: Condvar::new(),
             writing: Mutex::new(()),
@@ -134,26 +117,73 @@ impl Link {
     }
 
     /// What is left of the idle timeout; `None` where there is none.
-    pub(crate) fn idle_left(&self) -> Option<Duration> {
+    fn idle_left(&self) -> Option<Duration> {
         let moved = Duration::from_micros(self.moved.load(Relaxed));
         let quiet = self.opened.elapsed().saturating_sub(moved);
         self.terms.idle.map(|idle| idle.saturating_sub(quiet))
     }
 
-    /// Reads once; `Ok(None)` when nothing came within a tick.
+    /// One look at the socket.
     ///
-    /// Blocks for at most one tick; bytes, FIN, a reset and [`cut`](Self::cut) wake it.
-    pub(crate) fn receive(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
+    /// Blocks for at most one tick, or for what is left of the idle timeout;
+    /// bytes, FIN, a reset and [`cut`](Self::cut) wake it.
+    pub(crate) fn receive(&self, buf: &mut [u8]) -> io::Result<Received> {
+        let left = self.idle_left();
+        let ending = left.filter(|&left| left < self.terms.tick());
+        // Even when the time is over: what came while the handler was busy is
+        // no silence.
+        if let Some(left) = ending
+            && !sys::wait_readable(&self.socket, left)
+        {
+            return self.nothing().map(|idle| {
+                if idle {
+                    Received::Idle
+                } else {
+                    Received::Nothing
+                }
+            });
+        }
         match sys::recv(&self.socket, buf) {
             Ok(0) if self.state() == State::Cut => Err(cut_error()),
+            // A writer met the reset and was told; a reader is told, too.
+            Ok(0) if self.broken.load(Relaxed) => Err(ErrorKind::ConnectionReset.into()),
+            Ok(0) => Ok(Received::End),
             Ok(count) => {
                 self.touch();
-                Ok(Some(count))
+                Ok(Received::Bytes(count))
             }
-            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(None),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(error) if sys::is_tick(&error) => self.nothing().map(|idle| {
+                if idle {
+                    Received::Idle
+                } else {
+                    Received::Nothing
+                }
+            }),
             Err(error) => Err(self.failed(error)),
         }
+    }
+
+    /// A tick passed in which we moved nothing. Says whether the idle timeout is over.
+    ///
+    /// The supervisor cuts at once; this notices where there is none
+    /// (`Connection::pair`). Bytes also move when the peer takes what we wrote
+    /// long ago: then the send queue is shorter than a tick ago.
+    fn nothing(&self) -> io::Result<bool> {
+        if self.terms.is_cut() {
+            self.cut();
+            return Err(cut_error());
+        }
+        if self.terms.idle.is_some() {
+            let queued = sys::unacknowledged(&self.socket).unwrap_or(0);
+            if queued < self.queued.swap(queued, Relaxed) {
+                self.touch();
+            }
+        }
+        let over = self.idle_left() == Some(Duration::ZERO);
+        if over {
+            self.timed_out.store(true, Relaxed);
+        }
+        Ok(over)
     }
 
     /// Writes everything and never loses its place: a partial count advances,
@@ -164,8 +194,10 @@ impl Link {
     /// and [`cut`](Self::cut) wake it. An error is final.
     pub(crate) fn send_all(&self, mut buf: &[u8]) -> io::Result<()> {
         let _whole = lock(&self.writing);
+        let mut early = Early::default();
         while !buf.is_empty() {
             match self.send_some(buf) {
+                Ok(0) => early.note(self.terms.tick()),
                 Ok(count) => buf = &buf[count..],
                 Err(error) => {
                     self.unsent.fetch_add(buf.len() as u64, Relaxed);
@@ -176,6 +208,7 @@ impl Link {
         Ok(())
     }
 
+    /// Zero where there was no room within a tick.
     fn send_some(&self, buf: &[u8]) -> io::Result<usize> {
         match sys::send(&self.socket, buf) {
             Ok(0) => Err(ErrorKind::WriteZero.into()),
@@ -184,8 +217,7 @@ impl Link {
                 self.touch();
                 Ok(count)
             }
-            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(0),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => self.no_room().map(|()| 0),
+            Err(error) if sys::is_tick(&error) => self.no_room().map(|()| 0),
             Err(_) if self.state() == State::Cut => Err(cut_error()),
             Err(error) => Err(self.failed(error)),
         }
@@ -193,37 +225,41 @@ impl Link {
 
     /// A tick passed without room in the send buffer.
     fn no_room(&self) -> io::Result<()> {
-        match self.idle_left() {
-            Some(Duration::ZERO) => Err(self.idle_error()),
-            Some(left) if left < self.terms.tick() => {
-                sys::wait_writable(&self.socket, left).map(drop)
-            }
-            _ => Ok(()),
+        if self.nothing()? {
+            return Err(idle_error());
         }
+        if let Some(left) = self.idle_left().filter(|&left| left < self.terms.tick()) {
+            sys::wait_writable(&self.socket, left);
+        }
+        Ok(())
     }
 
-    /// Notes that the socket is beyond use.
+    /// Notes that the peer or the network has ended the connection. Other
+    /// errors are the system's: the connection fails, and is ended in order.
     fn failed(&self, error: io::Error) -> io::Error {
-        self.broken.store(true, Relaxed);
+        if sys::is_end(&error) {
+            self.broken.store(true, Relaxed);
+        }
         error
-    }
-
-    pub(crate) fn idle_error(&self) -> io::Error {
-        self.timed_out.store(true, Relaxed);
-        io::Error::new(ErrorKind::TimedOut, "idle timeout: no byte moved")
     }
 
     /// Blocks for so long, or until the connection is cut (an error).
     pub(crate) fn pause(&self, duration: Duration) -> io::Result<()> {
-        let phase = lock(&self.phase);
-        let (phase, _) = self
-            .cut_now
-            .wait_timeout_while(phase, duration, |phase| *phase != Phase::Cut)
-            .unwrap_or_else(PoisonError::into_inner);
-        if *phase == Phase::Cut {
-            Err(cut_error())
-        } else {
-            Ok(())
+        let end = Deadline::after(duration);
+        let mut phase = lock(&self.phase);
+        while *phase != Phase::Cut && !end.has_passed() {
+            if self.terms.is_cut() {
+                drop(phase);
+                self.cut();
+                return Err(cut_error());
+            }
+            let slice = end.cap(self.terms.poll);
+            let waited = self.cut_now.wait_timeout(phase, slice);
+            phase = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        match *phase {
+            Phase::Cut => Err(cut_error()),
+            _ => Ok(()),
         }
     }
 
@@ -269,7 +305,22 @@ impl Link {
     }
 }
 
-pub(crate) fn cut_error() -> io::Error {
+/// What one look at a socket brought.
+pub(crate) enum Received {
+    Bytes(usize),
+    /// The peer's FIN.
+    End,
+    /// The idle timeout is over.
+    Idle,
+    /// A tick passed, or a signal came.
+    Nothing,
+}
+
+pub(crate) fn idle_error() -> io::Error {
+    io::Error::new(ErrorKind::TimedOut, "idle timeout: no byte moved")
+}
+
+fn cut_error() -> io::Error {
     io::Error::new(
         ErrorKind::ConnectionAborted,
         "cut: the drain deadline passed, or a cut was asked for",

@@ -5,13 +5,14 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroU32;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 /// Room for clients that we have not accepted yet. Large, because clients
 /// beyond the limit of connections wait there, and because SYN cookies, which
 /// the kernel falls back to when it is full, break handshakes in flight at the
 /// end of accepting.
-const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: u16 = 4096;
 /// An interface index that no interface has.
 const NO_INTERFACE: NonZeroU32 = NonZeroU32::new(0x7fff_ffff).unwrap();
 
@@ -66,7 +67,7 @@ impl Listener {
 
     fn listen(socket: Socket, address: SocketAddr) -> io::Result<Self> {
         socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
+        socket.listen(BACKLOG.into())?;
         Self::from_socket(socket)
     }
 
@@ -87,6 +88,8 @@ impl Listener {
     /// measured) and takes zero as "for ever", hence the floor.
     pub(crate) fn prepare(&self, poll: Duration) -> io::Result<()> {
         self.socket.set_nonblocking(false)?;
+        // Inherited, so that urgent data is in its place however early it comes.
+        self.socket.set_out_of_band_inline(true)?;
         self.socket
             .set_read_timeout(Some(poll.max(Duration::from_millis(1))))
     }
@@ -104,9 +107,14 @@ impl Listener {
         }
     }
 
+    /// A second descriptor of the same socket.
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.socket.as_fd().try_clone_to_owned()
+    }
+
     /// Whether a client waits to be accepted, without waiting for one.
     pub(crate) fn has_client(&self) -> bool {
-        sys::wait_readable(&self.socket, Duration::ZERO).unwrap_or(false)
+        sys::wait_readable(&self.socket, Duration::ZERO)
     }
 
     /// From now on new clients are refused at once (ECONNREFUSED), while those
@@ -166,9 +174,10 @@ fn classify(error: io::Error) -> Accepted {
 }
 
 /// Sets on an accepted socket what every connection needs, whatever it
-/// inherited: blocking calls that return once per `tick`, no Nagle delay, and
-/// keepalive, so that a peer that vanished is noticed after about two minutes
-/// (60 s idle, then six probes 10 s apart).
+/// inherited: blocking calls that return once per `tick`; no Nagle delay; urgent
+/// data in its place (out of line it would hide what follows it from FIONREAD,
+/// and the echo would lack it); and keepalive, so that a peer that vanished is
+/// noticed after about two minutes (60 s idle, then six probes 10 s apart).
 pub(crate) fn prepare_connection(socket: &TcpStream, tick: Duration) -> io::Result<()> {
     let keepalive = socket2::TcpKeepalive::new()
         .with_time(Duration::from_secs(60))
@@ -178,7 +187,9 @@ pub(crate) fn prepare_connection(socket: &TcpStream, tick: Duration) -> io::Resu
     socket.set_read_timeout(tick)?;
     socket.set_write_timeout(tick)?;
     socket.set_nodelay(true)?;
-    SockRef::from(socket).set_tcp_keepalive(&keepalive)
+    let socket = SockRef::from(socket);
+    socket.set_out_of_band_inline(true)?;
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 #[cfg(test)]

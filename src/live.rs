@@ -1,9 +1,10 @@
 //! The table of live connections: who is there, how many may be, and the sums.
 
 use crate::event::{Outcome, Snapshot};
-use crate::link::{Link, Terms};
+use crate::link::Link;
 use crate::lock::lock;
 use crate::report::Report;
+use crate::terms::Terms;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::Ordering::Relaxed;
@@ -42,6 +43,8 @@ struct State {
     live: BTreeMap<u64, Arc<Link>>,
     /// Those with a handler; one that lingers holds no slot.
     served: usize,
+    /// By port: threads in accept, each of which may bring one more.
+    accepting: Vec<usize>,
     per_peer: HashMap<IpAddr, usize>,
     next_id: u64,
     ended: u64,
@@ -49,13 +52,41 @@ struct State {
     waiting: usize,
     /// The stop was seen: the limit of served connections gives way.
     stopping: bool,
+    /// Accepting has ended.
+    closed: bool,
     report: Report,
 }
 
+/// Whether one more connection may be accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    Free,
+    Full,
+    /// Accepting has ended.
+    Closed,
+}
+
 impl State {
-    fn has_room(&self) -> bool {
+    /// Whether one more thread may accept on this port. Each may bring a
+    /// client, so there are never more than there is room for; but one on each
+    /// port, so that no port waits for another's clients.
+    fn room(&self, port: usize) -> Room {
+        let accepting: usize = self.accepting.iter().sum();
+        let first = self.accepting.get(port).is_none_or(|&here| here == 0);
+        if self.closed {
+            Room::Closed
+        } else if self.has_room(if first { 0 } else { accepting }) {
+            Room::Free
+        } else {
+            Room::Full
+        }
+    }
+
+    /// Whether there is room for one more beside so many that are expected.
+    fn has_room(&self, expected: usize) -> bool {
         let limits = &self.limits;
-        self.live.len() < limits.hard && (self.stopping || self.served < limits.served)
+        self.live.len() + expected < limits.hard
+            && (self.stopping || self.served + expected < limits.served)
     }
 }
 
@@ -72,14 +103,43 @@ pub(crate) enum Admission {
 }
 
 impl Table {
+    /// Lets clients in: until then there is room for nobody.
     pub(crate) fn set_limits(&self, limits: Limits) {
         lock(&self.state).limits = limits;
+        self.changed.notify_all();
     }
 
-    /// Waits until one more connection may be accepted, at most so long.
-    pub(crate) fn await_room(&self, longest: Duration) -> bool {
-        let state = self.wait_for(longest, State::has_room);
-        state.has_room()
+    /// Waits until one more thread may accept on this port, at most so long.
+    /// `Free` counts it in, until it [returns](Self::return_turn).
+    pub(crate) fn await_turn(&self, port: usize, longest: Duration) -> Room {
+        let mut state = self.wait_for(longest, |state| state.room(port) != Room::Full);
+        let room = state.room(port);
+        if room == Room::Free {
+            if state.accepting.len() <= port {
+                state.accepting.resize(port + 1, 0);
+            }
+            state.accepting[port] += 1;
+        }
+        room
+    }
+
+    /// A thread has come back from accept, with a client or without.
+    pub(crate) fn return_turn(&self, port: usize) {
+        let mut state = lock(&self.state);
+        state.accepting[port] -= 1;
+        self.wake_waiting(&state);
+    }
+
+    /// Waits until accepting has ended, at most so long.
+    pub(crate) fn await_closed(&self, longest: Duration) -> bool {
+        self.wait_for(longest, |state| state.closed).closed
+    }
+
+    /// Ends accepting. False if it had ended before.
+    pub(crate) fn close(&self) -> bool {
+        let mut state = lock(&self.state);
+        self.wake_waiting(&state);
+        !std::mem::replace(&mut state.closed, true)
     }
 
     /// Takes a slot for a client that was accepted, and waits for one where
@@ -91,9 +151,9 @@ impl Table {
         terms: &Arc<Terms>,
     ) -> Admission {
         let mut state = lock(&self.state);
-        while !state.has_room() && !terms.is_cut() {
+        while !state.has_room(0) && !terms.is_cut() {
             drop(state);
-            state = self.wait_for(terms.poll, State::has_room);
+            state = self.wait_for(terms.poll, |state| state.has_room(0));
         }
         state.next_id += 1;
         let link = Arc::new(Link::new(state.next_id, socket, peer, Arc::clone(terms)));
@@ -127,7 +187,9 @@ impl Table {
     pub(crate) fn leave(&self, link: &Link, outcome: Outcome) -> u64 {
         let mut state = lock(&self.state);
         state.live.remove(&link.id);
-        let stopping = state.stopping;
+        // Who ends after the flag was set was alive when it was set, even if
+        // the supervisor has not seen it yet.
+        let stopping = state.stopping || link.terms.stop.is_set();
         let report = &mut state.report;
         match outcome {
             Outcome::Ended if stopping => report.drained += 1,

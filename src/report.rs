@@ -6,8 +6,8 @@ use std::time::Duration;
 /// What came of a server's life: how its connections ended, and what they carried.
 ///
 /// A connection is counted once in `accepted` and at most once among `cut`,
-/// `reset`, `idle`, `panicked` and `failed`, the first that applies in this
-/// order; one of none of these ended well.
+/// `reset`, `panicked`, `idle`, `failed` and `expired`, the first that applies
+/// in this order; one of none of these ended well.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
@@ -31,12 +31,12 @@ pub struct Report {
     pub reset: u64,
     /// Ended by the idle timeout.
     pub idle: u64,
-    /// Lingers that ran out in normal life with bytes still on their way.
+    /// Ended, in normal life, while the peer kept sending after our FIN.
     pub expired: u64,
     /// Bytes given to handlers.
     pub received: u64,
-    /// Bytes written by handlers; of a connection that was cut or reset, those
-    /// that the peer acknowledged.
+    /// Bytes written by handlers; of a connection that did not end in order,
+    /// those that the peer acknowledged.
     pub sent: u64,
     /// Bytes that handlers wanted written and that were not sent in this sense.
     pub unsent: u64,

@@ -1,22 +1,29 @@
 //! A server: listeners, one thread per live connection, and a graceful stop.
 
 use crate::connection::Connection;
-use crate::crew::{Crew, Observer, Port, default_grace};
+use crate::crew::{Crew, Observer};
 use crate::drain;
+use crate::episode::Seldom;
 use crate::event::Event;
 use crate::limits;
-use crate::link::Terms;
 use crate::listener::Listener;
 use crate::live::{Limits, Live, Table};
+use crate::port::Port;
 use crate::report::Report;
 use crate::stop::Stop;
+use crate::terms::Terms;
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{TcpListener, ToSocketAddrs};
-use std::sync::Arc;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
+
+/// Linux rounds socket timeouts up to its clock tick, 4 ms where measured.
+const LEAST_POLL: Duration = Duration::from_millis(4);
+/// A tiny drain timeout means "do not wait", not "burn the processor".
+const LEAST_SHARE: Duration = Duration::from_millis(10);
 
 /// A TCP server with one blocking thread per live connection, which stops
 /// without losing what it has in hand.
@@ -140,8 +147,9 @@ impl Server {
     /// at the stop flag. 1 s by default: 1,000 idle connections then cost
     /// under 1 % of a core.
     ///
-    /// At most a quarter of the drain timeout is used, so that idle
-    /// connections see the stop well before they would be cut.
+    /// At most a quarter of the drain timeout is used (but 10 ms at least), so
+    /// that idle connections see the stop well before they would be cut; and
+    /// never less than 4 ms, the kernel's own grain.
     #[must_use]
     pub fn poll(mut self, interval: Duration) -> Self {
         self.poll = interval;
@@ -206,7 +214,7 @@ impl Server {
     }
 
     /// Tells `observer` what happens, on the thread on which it happens: it
-    /// should be quick and must not block or panic.
+    /// should be quick and must not block.
     #[must_use]
     pub fn observe(mut self, observer: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
         self.observer = Some(Arc::new(observer));
@@ -234,7 +242,7 @@ impl Server {
     ///
     /// # Errors
     /// Only before serving: a listener cannot be prepared, or not even one
-    /// thread per listener can be started.
+    /// thread per listener can be started (clients of those that did are cut).
     pub fn run<F>(self, stop: &Stop, handler: F) -> io::Result<Report>
     where
         F: Fn(&mut Connection) -> io::Result<()> + Sync,
@@ -244,6 +252,7 @@ impl Server {
             .accept_grace
             .unwrap_or_else(|| default_grace(live.addresses()));
         let drain_timeout = self.drain_timeout;
+        let limits = self.limits();
         let crew = self.into_crew(stop, &handler)?;
         let elapsed = thread::scope(|scope| {
             let started: io::Result<()> = crew
@@ -251,12 +260,14 @@ impl Server {
                 .iter()
                 .try_for_each(|port| crew.follow(scope, port));
             if let Err(error) = started {
-                crew.close_ports();
+                drain::cut(&crew); // whoever was served meanwhile, nobody would stop
                 return Err(error);
             }
             crew.tell(&Event::Ready {
                 addresses: live.addresses(),
             });
+            // Nobody is served before that was told.
+            crew.table.set_limits(limits);
             Ok(drain::supervise(&crew, scope, grace, drain_timeout))
         })?;
         Ok(Report {
@@ -265,21 +276,31 @@ impl Server {
         })
     }
 
-    fn into_crew<'env, F>(self, stop: &Stop, handler: &'env F) -> io::Result<Crew<'env, F>> {
-        let poll = self
-            .drain_timeout
-            .map_or(self.poll, |drain| self.poll.min(drain / 4));
-        let hard = limits::connections();
-        self.table.set_limits(Limits {
+    fn limits(&self) -> Limits {
+        let hard = limits::connections(self.stack_size);
+        Limits {
             served: self.max_connections.unwrap_or(hard).min(hard),
             per_peer: self.max_per_peer,
             hard,
-        });
+        }
+    }
+
+    fn into_crew<'env, F>(self, stop: &Stop, handler: &'env F) -> io::Result<Crew<'env, F>> {
+        let poll = effective_poll(self.poll, self.drain_timeout);
+        let spare = self
+            .listeners
+            .first()
+            .map(Listener::duplicate)
+            .transpose()?;
         for listener in &self.listeners {
             listener.prepare(poll)?;
         }
+        let ports = self.listeners.into_iter().enumerate();
+        let ports = ports
+            .map(|(number, listener)| Port::new(number, listener))
+            .collect();
         Ok(Crew {
-            ports: self.listeners.into_iter().map(Port::new).collect(),
+            ports,
             table: self.table,
             terms: Arc::new(Terms {
                 stop: stop.clone(),
@@ -291,8 +312,26 @@ impl Server {
             observer: self.observer,
             stack_size: self.stack_size,
             stop_after: self.stop_after,
-            closed: AtomicBool::new(false),
+            spare: Mutex::new(spare),
+            seldom: Seldom::default(),
         })
+    }
+}
+
+/// The poll interval that is used; see [`Server::poll`].
+fn effective_poll(asked: Duration, drain_timeout: Option<Duration>) -> Duration {
+    let share = drain_timeout.map_or(Duration::MAX, |drain| (drain / 4).max(LEAST_SHARE));
+    asked.min(share).max(LEAST_POLL)
+}
+
+/// How long a whole grace without a client must be before accepting ends:
+/// long enough for a handshake in flight to complete.
+fn default_grace(addresses: &[SocketAddr]) -> Duration {
+    let local = |address: &SocketAddr| address.ip().to_canonical().is_loopback();
+    if addresses.iter().all(local) {
+        Duration::from_millis(10)
+    } else {
+        Duration::from_millis(150)
     }
 }
 

@@ -38,6 +38,7 @@ pub struct Stop {
 struct Shared {
     flag: Arc<AtomicBool>,
     cut: AtomicBool,
+    cut_at: Mutex<Deadline>,
     lock: Mutex<()>,
     changed: Condvar,
 }
@@ -65,16 +66,40 @@ impl Stop {
         self.set();
     }
 
+    /// Asks for a graceful stop that is to be over by then: what is still
+    /// draining at the deadline is cut. The earliest such deadline holds.
+    pub fn set_by(&self, deadline: Deadline) {
+        {
+            let mut cut_at = lock(&self.shared.cut_at);
+            *cut_at = cut_at.earlier(deadline);
+        }
+        self.set();
+    }
+
+    /// When what is still draining will be cut; never, unless
+    /// [`set_by`](Self::set_by) said so.
+    #[must_use]
+    pub fn cut_at(&self) -> Deadline {
+        *lock(&self.shared.cut_at)
+    }
+
+    /// A guard that asks for the stop when it is dropped, also by a panic:
+    /// for a thread without which the rest of the program has no purpose.
+    #[must_use = "dropping the guard sets the stop"]
+    pub fn set_on_drop(&self) -> SetOnDrop {
+        SetOnDrop(self.clone())
+    }
+
     /// Whether a stop was asked for.
     #[must_use]
     pub fn is_set(&self) -> bool {
         self.shared.flag.load(Ordering::Acquire)
     }
 
-    /// Whether a cut was asked for.
+    /// Whether a cut was asked for, or is due by [`set_by`](Self::set_by).
     #[must_use]
     pub fn is_cut(&self) -> bool {
-        self.shared.cut.load(Ordering::Acquire)
+        self.shared.cut.load(Ordering::Acquire) || (self.is_set() && self.cut_at().has_passed())
     }
 
     /// Blocks until the stop is set (true) or the deadline has passed (false).
@@ -120,6 +145,16 @@ impl fmt::Debug for Stop {
     }
 }
 
+/// Sets its [`Stop`] when dropped; see [`Stop::set_on_drop`].
+#[derive(Debug)]
+pub struct SetOnDrop(Stop);
+
+impl Drop for SetOnDrop {
+    fn drop(&mut self) {
+        self.0.set();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +173,25 @@ mod tests {
     #[test]
     fn a_wait_ends_at_its_deadline() {
         assert!(!Stop::new().wait(Deadline::after(Duration::from_millis(5))));
+    }
+
+    #[test]
+    fn the_earliest_deadline_cuts() {
+        let stop = Stop::new();
+        stop.set_by(Deadline::NEVER);
+        assert!(stop.is_set() && !stop.is_cut());
+        stop.set_by(Deadline::after(Duration::ZERO));
+        stop.set_by(Deadline::after(Duration::from_secs(60)));
+        assert!(stop.is_cut());
+    }
+
+    #[test]
+    fn a_guard_sets_the_stop_when_it_is_dropped() {
+        let stop = Stop::new();
+        let guard = stop.set_on_drop();
+        assert!(!stop.is_set());
+        drop(guard);
+        assert!(stop.is_set());
     }
 
     #[test]

@@ -29,6 +29,34 @@ pub(crate) fn send(socket: &TcpStream, buf: &[u8]) -> io::Result<usize> {
     Ok(rustix::net::send(socket, buf, SendFlags::NOSIGNAL)?)
 }
 
+/// Whether a call on a socket came back only to let us look around: its time
+/// passed, a signal came, or the kernel is out of memory for the moment.
+pub(crate) fn is_tick(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    matches!(
+        errno,
+        Some(Errno::AGAIN | Errno::INTR | Errno::NOMEM | Errno::NOBUFS)
+    )
+}
+
+/// Whether an error says that the peer or the network ended the connection;
+/// others are this system's.
+pub(crate) fn is_end(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionReset
+            | Kind::ConnectionAborted
+            | Kind::BrokenPipe
+            | Kind::NotConnected
+            | Kind::TimedOut
+            | Kind::HostUnreachable
+            | Kind::NetworkUnreachable
+            | Kind::NetworkDown
+    )
+}
+
 /// Bytes that have arrived and were not read yet (FIONREAD, tcp(7)).
 pub(crate) fn pending(socket: &TcpStream) -> io::Result<u64> {
     Ok(rustix::io::ioctl_fionread(socket)?)
@@ -51,22 +79,42 @@ pub(crate) fn unacknowledged(socket: &TcpStream) -> io::Result<u64> {
 
 /// Blocks until there is something to read (bytes, FIN or an error) or the
 /// timeout passes; a signal may end it early. True where there is something.
-pub(crate) fn wait_readable(socket: impl AsFd, timeout: Duration) -> io::Result<bool> {
+pub(crate) fn wait_readable(socket: impl AsFd, timeout: Duration) -> bool {
     wait(socket, PollFlags::IN, timeout)
 }
 
 /// Blocks until there is room to write or an error, like [`wait_readable`].
-pub(crate) fn wait_writable(socket: impl AsFd, timeout: Duration) -> io::Result<bool> {
+pub(crate) fn wait_writable(socket: impl AsFd, timeout: Duration) -> bool {
     wait(socket, PollFlags::OUT, timeout)
 }
 
-fn wait(socket: impl AsFd, event: PollFlags, timeout: Duration) -> io::Result<bool> {
+fn wait(socket: impl AsFd, event: PollFlags, timeout: Duration) -> bool {
     let timeout = Timespec::try_from(timeout).ok();
     match poll(&mut [PollFd::new(&socket, event)], timeout.as_ref()) {
-        Ok(ready) => Ok(ready > 0),
-        Err(rustix::io::Errno::INTR) => Ok(false),
-        Err(error) => Err(error.into()),
+        Ok(ready) => ready > 0,
+        // A signal, or no memory for the wait: callers look again either way.
+        Err(_) => false,
     }
+}
+
+/// Whether a thread that is started now would find memory for its beginnings.
+///
+/// At the start of a thread std maps a small signal stack and *aborts* the
+/// process where that fails, and starting it may well succeed before, because
+/// the C library keeps the stacks of ended threads. So this tries a mapping of
+/// a generous size first. Another thread may still take the memory in between.
+#[allow(unsafe_code)]
+pub(crate) fn can_start_thread() -> io::Result<()> {
+    use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+    const ROOM: usize = 256 * 1024;
+    let (access, kind) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+    // SAFETY: a new private mapping at an address of the kernel's choice,
+    // which nobody else knows, is given back untouched.
+    unsafe {
+        let mapping = mmap_anonymous(std::ptr::null_mut(), ROOM, access, kind)?;
+        munmap(mapping, ROOM)?;
+    }
+    Ok(())
 }
 
 /// Names the calling thread, so that `ps -L` and `top -H` say what it serves;
@@ -94,7 +142,7 @@ mod tests {
         let (socket, mut peer) = pair();
         assert_eq!(pending(&socket).unwrap(), 0);
         peer.write_all(b"seven b").unwrap();
-        assert!(wait_readable(&socket, Duration::from_secs(5)).unwrap());
+        assert!(wait_readable(&socket, Duration::from_secs(5)));
         assert_eq!(pending(&socket).unwrap(), 7);
     }
 
@@ -121,8 +169,8 @@ mod tests {
     #[test]
     fn a_wait_without_an_event_ends_with_its_timeout() {
         let (socket, _peer) = pair();
-        assert!(!wait_readable(&socket, Duration::from_millis(5)).unwrap());
-        assert!(wait_writable(&socket, Duration::from_secs(5)).unwrap());
+        assert!(!wait_readable(&socket, Duration::from_millis(5)));
+        assert!(wait_writable(&socket, Duration::from_secs(5)));
         assert_eq!(
             recv_now(&socket, &mut [0; 8]).unwrap_err().kind(),
             io::ErrorKind::WouldBlock

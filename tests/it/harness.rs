@@ -4,11 +4,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Longer than anything here may take on the slowest machine. Only a hang
@@ -233,9 +234,10 @@ impl Server {
         let since = self.since_signal.unwrap_or_else(Instant::now);
         let mut stdout = String::new();
         let mut pipe = self.stdout.take().unwrap();
-        let reader = std::thread::spawn(move || {
+        let (sender, all) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
             let _ = pipe.read_to_string(&mut stdout);
-            stdout
+            let _ = sender.send(stdout);
         });
         let patience = Instant::now() + WATCHDOG;
         let status = loop {
@@ -246,7 +248,8 @@ impl Server {
             }
         };
         let took = since.elapsed();
-        let stdout = reader.join().unwrap();
+        let stdout = all.recv_timeout(WATCHDOG);
+        let stdout = stdout.expect("somebody else holds its standard output open");
         let line = stdout
             .lines()
             .find_map(|line| line.strip_prefix("stopped "))
@@ -273,11 +276,48 @@ impl Drop for Server {
 }
 
 /// All that was written to a file so far, without moving the writer's place.
-fn text(file: &File) -> String {
+pub(crate) fn text(file: &File) -> String {
+    String::from_utf8_lossy(&bytes(file)).into_owned()
+}
+
+/// The same, as it is.
+pub(crate) fn bytes(file: &File) -> Vec<u8> {
     let length = usize::try_from(file.metadata().unwrap().len()).unwrap();
     let mut bytes = vec![0; length];
     let _ = file.read_exact_at(&mut bytes, 0);
-    String::from_utf8_lossy(&bytes).into_owned()
+    bytes
+}
+
+/// Runs a command with this input to its end; kills it after [`WATCHDOG`].
+pub(crate) fn run_to_end(command: &mut Command, input: &[u8]) -> Output {
+    let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(stdout.try_clone().unwrap())
+        .stderr(stderr.try_clone().unwrap())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}; outside programs: make deps"));
+    let (mut stdin, input) = (child.stdin.take().unwrap(), input.to_vec());
+    // A child that ends without reading it all is the caller's to judge.
+    let feeder = std::thread::spawn(move || drop(stdin.write_all(&input)));
+    let patience = Instant::now() + WATCHDOG;
+    let status = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break status,
+            None if Instant::now() > patience => {
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("{command:?} hangs: {}", text(&stderr));
+            }
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    };
+    feeder.join().unwrap();
+    Output {
+        status,
+        stdout: bytes(&stdout),
+        stderr: bytes(&stderr),
+    }
 }
 
 /// Waits until `done`, which needs no exact moment.
@@ -286,6 +326,20 @@ pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     while !done() {
         assert!(Instant::now() < patience, "never happened: {what}");
         std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A port that is free now and that the system does not give out by itself, so
+/// that only somebody's fixed port could take it meanwhile. For servers that
+/// cannot say which port they got.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 10_000).unwrap();
+    loop {
+        let port = 20_000 + (first + NEXT.fetch_add(1, Relaxed)) % 10_000;
+        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+            return port;
+        }
     }
 }
 

@@ -12,6 +12,7 @@
 )]
 
 mod accepting;
+mod accounts;
 mod clients;
 mod ending;
 mod exactness;

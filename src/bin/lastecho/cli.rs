@@ -52,7 +52,7 @@ pub(crate) struct Options {
     pub(crate) idle_timeout: OrNone<Duration>,
 
     /// Further clients wait in the accept queue [default: what descriptors, threads and memory maps allow]
-    #[arg(long, allow_hyphen_values = true, value_name = "N")]
+    #[arg(long, allow_hyphen_values = true, value_name = "N", value_parser = count::<NonZeroUsize>)]
     pub(crate) max_connections: Option<NonZeroUsize>,
 
     /// Further connections of one peer address are closed politely
@@ -65,11 +65,11 @@ pub(crate) struct Options {
     pub(crate) max_per_peer: OrNone<NonZeroUsize>,
 
     /// Think before each echo: a slow request, to watch a drain
-    #[arg(long, allow_hyphen_values = true, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
+    #[arg(long, allow_hyphen_values = true, value_name = "DURATION", default_value = "0s", value_parser = duration_or_zero)]
     pub(crate) delay: Duration,
 
     /// Stop gracefully once N connections have ended
-    #[arg(long, allow_hyphen_values = true, value_name = "N")]
+    #[arg(long, allow_hyphen_values = true, value_name = "N", value_parser = count::<NonZeroU64>)]
     pub(crate) exit_after: Option<NonZeroU64>,
 
     /// Largest single read
@@ -100,7 +100,11 @@ impl Options {
     pub(crate) fn parse_or_exit() -> Self {
         Self::try_parse().unwrap_or_else(|error| {
             if error.use_stderr() {
-                crate::complain(&one_line(&error));
+                let message = match error.kind() {
+                    clap::error::ErrorKind::InvalidUtf8 => not_utf8(),
+                    _ => one_line(&error),
+                };
+                crate::complain(&message);
                 std::process::exit(2);
             }
             let _ = error.print();
@@ -117,6 +121,15 @@ impl Options {
         };
         self.log_level.unwrap_or(by_count)
     }
+}
+
+/// Clap does not say which argument it could not read.
+fn not_utf8() -> String {
+    let culprit = std::env::args_os().find(|argument| argument.to_str().is_none());
+    format!(
+        "{:?} is not UTF-8 (see --help)",
+        culprit.unwrap_or_default()
+    )
 }
 
 /// Clap's message without its usage and hints, in one line.
@@ -136,11 +149,32 @@ fn one_line(error: &clap::Error) -> String {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("must be more than zero".into()),
-        Ok(duration) => Ok(duration),
-        Err(error) => Err(format!("{error}, write for example 250ms, 1s or 2m")),
+    match duration_or_zero(text)? {
+        Duration::ZERO => Err("must be more than zero".into()),
+        duration => Ok(duration),
     }
+}
+
+fn duration_or_zero(text: &str) -> Result<Duration, String> {
+    // humantime takes "1 2s" for 12 s.
+    let words = text.split_whitespace();
+    let torn = words
+        .clone()
+        .any(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string());
+    let duration = duration.and_then(|d| {
+        if torn && words.count() > 1 {
+            Err("a number without unit".into())
+        } else {
+            Ok(d)
+        }
+    });
+    duration.map_err(|error| format!("{error}, write for example 250ms, 1s or 2m"))
+}
+
+fn count<N: FromStr>(text: &str) -> Result<N, &'static str> {
+    text.parse()
+        .map_err(|_| "must be a whole number above zero")
 }
 
 fn size(text: &str) -> Result<usize, String> {
@@ -180,10 +214,7 @@ impl FromStr for OrNone<NonZeroUsize> {
         if text == "none" {
             return Ok(Self(None));
         }
-        text.parse()
-            .map(Some)
-            .map(Self)
-            .map_err(|error| format!("{error}"))
+        Ok(Self(Some(count(text)?)))
     }
 }
 

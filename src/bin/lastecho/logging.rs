@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use lastecho::{Event, Snapshot};
 use log::LevelFilter;
 use simplelog::{ConfigBuilder, WriteLogger};
+use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
@@ -70,12 +71,13 @@ pub(crate) fn tell(event: &Event<'_>) {
     }
 }
 
-/// Logs the live connections.
+/// Logs the live connections, as one record so that none is dropped alone.
 pub(crate) fn list(live: &[Snapshot]) {
-    log::info!("live: {}", count(live.len()));
+    let mut text = format!("live: {}", count(live.len()));
     for snapshot in live {
-        log::info!("live: {snapshot}");
+        let _ = write!(text, "\nlive: {snapshot}");
     }
+    log::info!("{text}");
 }
 
 fn count(connections: usize) -> String {

@@ -6,6 +6,7 @@ mod outlet;
 
 use anyhow::{Context, Result, anyhow};
 use cli::{Address, Options};
+use humantime::format_duration;
 use lastecho::signals::{self, Request};
 use lastecho::{Echo, Event, Live, Report, Server, Stop, limits};
 use outlet::Outlet;
@@ -39,7 +40,9 @@ fn main() -> ExitCode {
 
 /// One line for people, before there is a log and after it.
 fn complain(message: &str) {
-    let _ = writeln!(io::stderr(), "lastecho: {message}");
+    // It may quote what somebody typed, line breaks and escapes included.
+    let plain = message.replace(char::is_control, "?");
+    let _ = writeln!(io::stderr(), "lastecho: {plain}");
 }
 
 /// Runs the server: handlers first, then bind, then announce.
@@ -47,14 +50,16 @@ fn serve(options: &Options) -> Result<Report> {
     let log = logging::start(options.level(), options.log_file.as_deref())?;
     let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let stdout = Outlet::new(stdout).context("cannot start the output's thread")?;
-    if let Err(error) = limits::raise_descriptors() {
-        log::warn!("cannot raise the limit of open descriptors: {error}");
-    }
+    let raised = limits::raise_descriptors();
     let stop = Stop::new();
     let live = Arc::new(OnceLock::new());
     let _signals = catch_signals(&stop, Arc::clone(&live), log.clone())?;
     let server = configure(bind(&options.addresses)?, options);
     let _ = live.set(server.live());
+    introduce(options);
+    if let Err(error) = raised {
+        log::warn!("cannot raise the limit of open descriptors: {error}");
+    }
     warn_if_open(live.get().map_or(&[], Live::addresses), options);
     let ready = stdout.clone();
     let server = server.observe(move |event| {
@@ -70,8 +75,8 @@ fn serve(options: &Options) -> Result<Report> {
     let report = server
         .run(&stop, |conn| echo.serve(conn))
         .context("cannot start serving")?;
-    log::info!("stopped: {report}");
-    stdout.line(summary(&report).into_bytes());
+    log::debug!("{report}");
+    stdout.line(&summary(&report));
     stdout.flush_within(LAST_WORDS);
     log.flush_within(LAST_WORDS);
     Ok(report)
@@ -79,9 +84,23 @@ fn serve(options: &Options) -> Result<Report> {
 
 fn announce(stdout: &Outlet, addresses: &[SocketAddr]) {
     for address in addresses {
-        log::info!("listening on {address}");
-        stdout.line(format!("listening on {address}").into_bytes());
+        stdout.line(&format!("listening on {address}"));
     }
+}
+
+/// Says in the log what was started, and how.
+fn introduce(options: &Options) {
+    let or_none = |limit: Option<Duration>| {
+        limit.map_or_else(|| "none".to_owned(), |d| format_duration(d).to_string())
+    };
+    log::info!(
+        "lastecho {}, process {}: poll {}, drain timeout {}, idle timeout {}",
+        env!("CARGO_PKG_VERSION"),
+        std::process::id(),
+        format_duration(options.poll),
+        or_none(options.drain_timeout.0),
+        or_none(options.idle_timeout.0),
+    );
 }
 
 /// INT, TERM, QUIT and HUP stop, cut, and exit; USR1 lists.
@@ -112,7 +131,7 @@ fn configure(server: Server, options: &Options) -> Server {
     let server = match options.max_connections.map(usize::from) {
         None => server,
         Some(wanted) => {
-            let most = limits::connections();
+            let most = limits::connections(STACK);
             if wanted > most {
                 log::warn!(
                     "--max-connections {wanted}: descriptors, threads and memory maps allow {most}"
@@ -155,21 +174,22 @@ fn bind(addresses: &[Address]) -> Result<Server> {
 /// say): those are passed over, as long as one of several is there.
 fn bind_each(addresses: &[SocketAddr]) -> io::Result<Vec<Server>> {
     let mut servers = Vec::new();
-    let mut missing = None;
+    let mut missing = Vec::new();
     for address in addresses {
         match Server::bind(address) {
             Ok(server) => servers.push(server),
-            Err(error) if is_missing(&error) && addresses.len() > 1 => {
-                log::warn!("{address}: {error}");
-                missing = Some(error);
-            }
+            Err(error) if is_missing(&error) => missing.push((address, error)),
             Err(error) => return Err(error),
         }
     }
-    match missing {
-        Some(error) if servers.is_empty() => Err(error),
-        _ => Ok(servers),
+    match missing.pop() {
+        Some((_, error)) if servers.is_empty() => return Err(error),
+        last => missing.extend(last),
     }
+    for (address, error) in missing {
+        log::warn!("not listening on {address}: {error}");
+    }
+    Ok(servers)
 }
 
 fn is_missing(error: &io::Error) -> bool {

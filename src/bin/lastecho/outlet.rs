@@ -3,58 +3,73 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-/// Lines that may wait for a slow reader; further ones are dropped and counted.
-const MOST_LINES: usize = 4096;
+/// Bytes that may wait for a slow reader; further lines are dropped and counted.
+const MOST_BYTES: usize = 4 << 20;
 
 /// Lines on their way to a file, a pipe or a terminal.
 ///
 /// A thread of its own writes them, so a reader that stalls, a pipe that broke
 /// and a disk that is full cost lines, never a wait. Clones share that thread.
 pub(crate) struct Outlet {
-    sender: SyncSender<Message>,
-    dropped: Arc<AtomicU64>,
-    line: Vec<u8>,
+    sender: Sender<Message>,
+    queued: Arc<Queued>,
+    begun: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Queued {
+    bytes: AtomicUsize,
+    dropped: AtomicUsize,
 }
 
 enum Message {
-    Line(Vec<u8>),
+    /// One line, or several that belong together.
+    Lines(Vec<u8>),
     /// Everything before this was written.
-    Flushed(SyncSender<()>),
+    Flushed(Sender<()>),
 }
 
 impl Outlet {
     pub(crate) fn new(target: File) -> io::Result<Self> {
-        let (sender, receiver) = sync_channel(MOST_LINES);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&dropped);
+        let (sender, receiver) = channel();
+        let queued = Arc::new(Queued::default());
+        let shared = Arc::clone(&queued);
         thread::Builder::new()
             .name("outlet".into())
             .stack_size(128 * 1024)
-            .spawn(move || pour(&receiver, target, &counted))?;
+            .spawn(move || pour(&receiver, target, &shared))?;
         Ok(Self {
             sender,
-            dropped,
-            line: Vec::new(),
+            queued,
+            begun: Vec::new(),
         })
     }
 
-    /// Queues a line; drops and counts it where the queue is full.
-    pub(crate) fn line(&self, mut line: Vec<u8>) {
-        line.push(b'\n');
-        if self.sender.try_send(Message::Line(line)).is_err() {
-            self.dropped.fetch_add(1, Relaxed);
+    /// Queues a line; drops and counts it where too much waits already.
+    pub(crate) fn line(&self, line: &str) {
+        self.queue(format!("{line}\n").into_bytes());
+    }
+
+    fn queue(&self, lines: Vec<u8>) {
+        // Relaxed: two numbers of their own; a few lines too many do no harm.
+        let waiting = self.queued.bytes.fetch_add(lines.len(), Relaxed);
+        if waiting > MOST_BYTES {
+            self.queued.bytes.fetch_sub(lines.len(), Relaxed);
+            self.queued.dropped.fetch_add(1, Relaxed);
+        } else {
+            let _ = self.sender.send(Message::Lines(lines));
         }
     }
 
     /// Waits until everything queued so far was written, at most so long.
     pub(crate) fn flush_within(&self, longest: Duration) {
-        let (sender, done) = sync_channel(1);
-        if self.sender.try_send(Message::Flushed(sender)).is_ok() {
+        let (sender, done) = channel();
+        if self.sender.send(Message::Flushed(sender)).is_ok() {
             let _ = done.recv_timeout(longest);
         }
     }
@@ -64,23 +79,19 @@ impl Clone for Outlet {
     fn clone(&self) -> Self {
         Self {
             sender: self.sender.clone(),
-            dropped: Arc::clone(&self.dropped),
-            line: Vec::new(),
+            queued: Arc::clone(&self.queued),
+            begun: Vec::new(),
         }
     }
 }
 
 impl Write for Outlet {
+    /// A record may come in several writes; the one that ends it ends a line.
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        for part in buf.split_inclusive(|&byte| byte == b'\n') {
-            match part.split_last() {
-                Some((b'\n', rest)) => {
-                    self.line.extend_from_slice(rest);
-                    let line = std::mem::take(&mut self.line);
-                    self.line(line);
-                }
-                _ => self.line.extend_from_slice(part),
-            }
+        self.begun.extend_from_slice(buf);
+        if buf.ends_with(b"\n") {
+            let record = std::mem::take(&mut self.begun);
+            self.queue(record);
         }
         Ok(buf.len())
     }
@@ -91,20 +102,21 @@ impl Write for Outlet {
 }
 
 /// Writes what arrives until every sender is gone. What cannot be written is lost.
-fn pour(receiver: &Receiver<Message>, mut target: File, dropped: &AtomicU64) {
+fn pour(receiver: &Receiver<Message>, mut target: File, queued: &Queued) {
     for message in receiver {
         match message {
-            Message::Line(line) => {
-                let _ = target.write_all(&line);
+            Message::Lines(lines) => {
+                let _ = target.write_all(&lines);
+                queued.bytes.fetch_sub(lines.len(), Relaxed);
             }
             Message::Flushed(done) => {
                 let _ = done.send(());
             }
         }
-        match dropped.swap(0, Relaxed) {
+        match queued.dropped.swap(0, Relaxed) {
             0 => {}
             count => {
-                let _ = writeln!(target, "({count} lines dropped: their reader was too slow)");
+                let _ = writeln!(target, "(dropped while nobody read: {count})");
             }
         }
     }
@@ -138,26 +150,24 @@ mod tests {
     fn a_reader_that_stalls_costs_lines_and_is_told_how_many() {
         let (mut reader, writer) = pipe();
         let outlet = Outlet::new(writer).unwrap();
-        for _ in 0..2 * MOST_LINES {
-            outlet.line(vec![b'x'; 64]); // far more than pipe and queue hold
+        let (line, count) = ("x".repeat(1023), 3 * MOST_BYTES / 1024);
+        for _ in 0..count {
+            outlet.line(&line); // far more than pipe and queue hold
         }
         outlet.flush_within(Duration::from_millis(10));
         drop(outlet);
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
-        let lines = text.lines().filter(|line| line.starts_with('x')).count();
-        let dropped: usize = text
-            .lines()
-            .filter_map(|line| {
-                line.strip_prefix('(')?
-                    .split(' ')
-                    .next()?
-                    .parse::<usize>()
-                    .ok()
-            })
-            .sum();
+        let told = |line: &str| {
+            line.strip_prefix("(dropped while nobody read: ")?
+                .strip_suffix(')')?
+                .parse::<usize>()
+                .ok()
+        };
+        let dropped: usize = text.lines().filter_map(told).sum();
+        let written = text.lines().filter(|&written| written == line).count();
         assert!(dropped > 0);
-        assert_eq!(lines + dropped, 2 * MOST_LINES);
+        assert_eq!(written + dropped, count);
     }
 
     #[test]
@@ -165,7 +175,7 @@ mod tests {
         let (reader, writer) = pipe();
         drop(reader);
         let outlet = Outlet::new(writer).unwrap();
-        outlet.line(b"lost".to_vec());
+        outlet.line("lost");
         outlet.flush_within(Duration::from_secs(10));
     }
 }

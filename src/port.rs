@@ -1,0 +1,72 @@
+//! A listener and the number of threads that wait on it.
+
+use crate::episode::Episode;
+use crate::listener::{Accepted, BACKLOG, Listener};
+use crossbeam_utils::CachePadded;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+/// A listener and the threads that wait on it.
+pub(crate) struct Port {
+    /// Its place among the server's ports.
+    pub(crate) number: usize,
+    pub(crate) listener: Listener,
+    /// Threads in (or on their way to) accept. Written at every connection by
+    /// whatever thread accepts, hence on a cache line of its own.
+    waiting: CachePadded<AtomicUsize>,
+    pub(crate) accepting: Episode,
+    pub(crate) starting: Episode,
+}
+
+impl Port {
+    pub(crate) fn new(number: usize, listener: Listener) -> Self {
+        let address = listener.address();
+        Self {
+            number,
+            listener,
+            waiting: CachePadded::new(AtomicUsize::new(0)),
+            accepting: Episode::new(format!("accepting on {address}")),
+            starting: Episode::new(format!("starting a thread for {address}")),
+        }
+    }
+
+    // Relaxed: the number only decides who starts or retires a thread and
+    // guards no data.
+
+    /// Counts a thread in, unless enough wait already.
+    pub(crate) fn join(&self, most: usize) -> bool {
+        let up = |waiting: usize| (waiting < most).then_some(waiting + 1);
+        self.waiting.fetch_update(Relaxed, Relaxed, up).is_ok()
+    }
+
+    /// Counts a thread out, unless it is one of the last `least`.
+    pub(crate) fn quit(&self, least: usize) -> bool {
+        let down = |waiting: usize| (waiting > least).then(|| waiting - 1);
+        self.waiting.fetch_update(Relaxed, Relaxed, down).is_ok()
+    }
+
+    /// Gives out whoever is in the queue, without waiting for more. False if
+    /// somebody is left that could not be accepted. Blocks for 10 ms at most.
+    pub(crate) fn sweep(&self, mut each: impl FnMut(TcpStream)) -> bool {
+        if self.listener.stop_waiting().is_err() {
+            return true;
+        }
+        let mut patience = 10;
+        // Bounded, for where new clients cannot be refused and keep coming.
+        for _ in 0..2 * BACKLOG {
+            match self.listener.accept() {
+                Accepted::Client(client, _) => each(client),
+                Accepted::Nobody => break,
+                // Another thread was faster to take the last descriptor.
+                _ if patience > 0 => {
+                    patience -= 1;
+                    thread::sleep(Duration::from_millis(1));
+                }
+                _ => break,
+            }
+        }
+        !self.listener.has_client()
+    }
+}

@@ -1,0 +1,287 @@
+//! The options that are durations: each is tried by the time that something takes.
+
+use crate::harness::{Program, Server, WATCHDOG, eventually, noise, read_to_end};
+use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// More than a busy machine adds to a short wait.
+const SLACK: Duration = Duration::from_secs(3);
+
+fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+fn echo(client: &mut TcpStream, byte: u8) {
+    client.write_all(&[byte]).unwrap();
+    let mut back = [0];
+    client.read_exact(&mut back).unwrap();
+    assert_eq!(back, [byte]);
+}
+
+/// How long an idle connection takes to see the stop.
+fn until_fin(poll: &str) -> Duration {
+    let mut server = Server::start(
+        Program::Lastecho,
+        &["--poll", poll, "--drain-timeout", "none"],
+    );
+    let mut client = server.connect();
+    echo(&mut client, b'x'); // its poll interval begins here
+    let asked = Instant::now();
+    server.signal(Signal::TERM);
+    assert!(read_to_end(&mut client).unwrap().is_empty());
+    asked.elapsed()
+}
+
+#[test]
+fn a_shorter_poll_interval_sees_the_stop_sooner() {
+    // The best of a few: a busy machine can make each look slow.
+    let best = |poll| (0..3).map(|_| until_fin(poll)).min().unwrap();
+    let (short, long) = (best("20ms"), until_fin("1500ms"));
+    println!("the stop is seen after {short:?} at --poll 20ms, {long:?} at 1500ms");
+    assert!(short < ms(750), "{short:?}");
+    assert!(long < ms(1500) + SLACK, "{long:?}");
+}
+
+#[test]
+fn what_is_left_at_the_drain_timeout_is_cut() {
+    let mut server = Server::start(
+        Program::Lastecho,
+        &["--drain-timeout", "300ms", "--delay", "1m", "-v"],
+    );
+    let mut client = server.connect();
+    client.write_all(b"think").unwrap();
+    // Not cut before the thinking begins.
+    eventually("it thinks", || {
+        server.signal(Signal::USR1);
+        server.stderr().contains("serving")
+    });
+    let asked = Instant::now();
+    server.signal(Signal::TERM);
+    let ended = server.wait();
+    let took = asked.elapsed();
+    assert!(took >= ms(290) && took < ms(300) + SLACK, "{took:?}");
+    assert_eq!(
+        (ended.code(), ended.count("cut")),
+        (Some(3), 1),
+        "{ended:?}"
+    );
+    assert_eq!(ended.told["clean"], "false");
+    let lost = (ended.count("bytes_in"), ended.count("bytes_lost"));
+    assert_eq!(lost, (5, 5));
+}
+
+#[test]
+fn without_a_drain_timeout_nothing_is_cut() {
+    let mut server = Server::start(
+        Program::Lastecho,
+        &[
+            "--drain-timeout",
+            "none",
+            "--delay",
+            "500ms",
+            "--poll",
+            "50ms",
+        ],
+    );
+    let mut client = server.connect();
+    client.write_all(b"think").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    server.signal(Signal::TERM);
+    server.await_log("cut never; another signal cuts at once");
+    assert_eq!(read_to_end(&mut client).unwrap(), b"think");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+/// An idle timeout is kept to the point, whether the poll interval is
+/// shorter or longer.
+#[test]
+fn a_silent_connection_is_closed_after_the_idle_timeout() {
+    for poll in ["50ms", "5s"] {
+        let server = Server::start(
+            Program::Lastecho,
+            &["--idle-timeout", "400ms", "--poll", poll],
+        );
+        let mut client = server.connect();
+        client.write_all(b"x").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        let since = Instant::now();
+        assert!(read_to_end(&mut client).unwrap().is_empty());
+        let took = since.elapsed();
+        println!("--idle-timeout 400ms --poll {poll}: closed after {took:?}");
+        assert!(
+            took >= ms(390) && took < ms(400) + SLACK,
+            "{poll}: {took:?}"
+        );
+        drop(client);
+        let ended = server.stop();
+        assert_eq!(
+            (ended.code(), ended.count("idle")),
+            (Some(0), 1),
+            "{ended:?}"
+        );
+    }
+}
+
+#[test]
+fn without_an_idle_timeout_a_silent_connection_stays() {
+    let server = Server::start(
+        Program::Lastecho,
+        &["--idle-timeout", "none", "--poll", "20ms"],
+    );
+    let mut client = server.connect();
+    client.set_read_timeout(Some(ms(400))).unwrap();
+    let error = client.read(&mut [0]).expect_err("it was closed");
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+}
+
+/// Runs a trial with a poll interval shorter and one longer than the idle
+/// timeout, side by side.
+fn for_both_polls(trial: impl Fn(&str) + Sync) {
+    thread::scope(|scope| {
+        for poll in ["50ms", "5s"] {
+            let trial = &trial;
+            scope.spawn(move || trial(poll));
+        }
+    });
+}
+
+/// Notes how long this machine has kept us from what a lively client does.
+struct Gaps {
+    last: Instant,
+    longest: Duration,
+}
+
+impl Gaps {
+    fn new() -> Self {
+        Self {
+            last: Instant::now(),
+            longest: Duration::ZERO,
+        }
+    }
+
+    fn note(&mut self) {
+        self.longest = self.longest.max(self.last.elapsed());
+        self.last = Instant::now();
+    }
+}
+
+/// Tries until this machine lets a client be lively: no gap of more than half
+/// the idle timeout. `outcome` says whether the connection lived.
+fn while_lively(idle_timeout: Duration, mut outcome: impl FnMut(&mut Gaps) -> io::Result<()>) {
+    for _ in 0..10 {
+        let mut gaps = Gaps::new();
+        let lived = outcome(&mut gaps);
+        gaps.note();
+        if gaps.longest < idle_timeout / 2 {
+            return lived.unwrap_or_else(|error| panic!("closed as idle: {error}"));
+        }
+        println!("not lively, {:?} without a byte: again", gaps.longest);
+    }
+    panic!("this machine is too busy to be lively");
+}
+
+#[test]
+fn bytes_that_come_in_restart_the_idle_clock() {
+    for_both_polls(|poll| {
+        while_lively(ms(800), |gaps| {
+            let server = Server::start(
+                Program::Lastecho,
+                &["--idle-timeout", "800ms", "--poll", poll],
+            );
+            let mut client = server.connect();
+            let begun = Instant::now();
+            *gaps = Gaps::new();
+            while begun.elapsed() < ms(2000) {
+                client.write_all(b"x")?;
+                client.read_exact(&mut [0])?;
+                thread::sleep(ms(100));
+                gaps.note();
+            }
+            client.write_all(b"x")?;
+            client.read_exact(&mut [0])
+        });
+    });
+}
+
+/// Nothing comes in any more, and the echo, all of it, is on its way to a reader
+/// who takes it in small bites: each well within the idle timeout, all of them
+/// far beyond it.
+#[test]
+fn bytes_that_go_out_restart_the_idle_clock() {
+    for_both_polls(|poll| {
+        while_lively(ms(600), |gaps| {
+            let server = Server::start(
+                Program::Lastecho,
+                &["--idle-timeout", "600ms", "--poll", poll],
+            );
+            let data = noise(1 << 20, 3);
+            let mut client = connect_small(server.address());
+            client.write_all(&data)?;
+            let (mut echo, mut got) = (vec![0; data.len()], 0);
+            let begun = Instant::now();
+            *gaps = Gaps::new();
+            while got < echo.len() {
+                let slowly = begun.elapsed() < ms(2400);
+                let bite = if slowly { 4096 } else { 65_536 }.min(echo.len() - got);
+                match client.read(&mut echo[got..got + bite])? {
+                    0 => return Err(ErrorKind::UnexpectedEof.into()),
+                    count => got += count,
+                }
+                thread::sleep(if slowly { ms(20) } else { ms(0) });
+                gaps.note();
+            }
+            assert!(begun.elapsed() > ms(2400), "it was all there too soon");
+            // It was not closed meanwhile.
+            client.write_all(b"more")?;
+            client.read_exact(&mut [0; 4])?;
+            assert!(echo == data, "--poll {poll}: not the same back");
+            Ok(())
+        });
+    });
+}
+
+/// A client whose receive buffer takes little at a time.
+fn connect_small(server: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    socket.connect_timeout(&server.into(), WATCHDOG).unwrap();
+    let client = TcpStream::from(socket);
+    client.set_read_timeout(Some(WATCHDOG)).unwrap();
+    client
+}
+
+#[test]
+fn a_delay_is_a_pause_before_each_echo() {
+    let server = Server::start(Program::Lastecho, &["--delay", "200ms"]);
+    let mut client = server.connect();
+    let begun = Instant::now();
+    for byte in 0..3 {
+        echo(&mut client, byte);
+    }
+    let took = begun.elapsed();
+    assert!(took >= ms(600) && took < ms(600) + SLACK, "{took:?}");
+}
+
+#[test]
+fn durations_beyond_the_clock_are_for_ever() {
+    let forever = "100000y";
+    let server = Server::start(
+        Program::Lastecho,
+        &[
+            "--poll",
+            forever,
+            "--drain-timeout",
+            forever,
+            "--idle-timeout",
+            forever,
+        ],
+    );
+    let mut client = server.connect();
+    echo(&mut client, b'x');
+    drop(client);
+    assert_eq!(server.stop().code(), Some(0));
+}

@@ -1,0 +1,102 @@
+//! Rules for the documents: what they name exists.
+
+use super::{assert_tidy, files, read, root};
+use std::path::{Path, PathBuf};
+
+/// The documents of the repository, wherever they are.
+fn documents() -> Vec<PathBuf> {
+    files("", "md")
+}
+
+/// The targets of a Makefile, and whether `make help` knows each.
+fn targets(makefile: &str) -> Vec<(&str, bool)> {
+    let rules = makefile
+        .lines()
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()));
+    let rules = rules.filter_map(|line| line.split_once(':'));
+    let rules = rules.filter(|(name, rest)| !name.contains(' ') && !rest.starts_with('='));
+    rules
+        .map(|(name, rest)| (name, rest.contains("## ")))
+        .collect()
+}
+
+/// The targets that a document tells people to make: `make x` in code.
+fn told_to_make(document: &str) -> Vec<&str> {
+    let is_code =
+        |before: &str| before.is_empty() || before.ends_with(['`', '\n']) || before.ends_with("$ ");
+    let calls = document
+        .match_indices("make ")
+        .filter(|(at, _)| is_code(&document[..*at]));
+    let name = |(at, call): (usize, &str)| {
+        let rest = &document[at + call.len()..];
+        let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '-');
+        &rest[..end.unwrap_or(rest.len())]
+    };
+    calls.map(name).filter(|name| !name.is_empty()).collect()
+}
+
+fn unmakable(document: &str, makefile: &str) -> Vec<String> {
+    let targets = targets(makefile);
+    let told = told_to_make(document).into_iter();
+    let unknown = told.filter(|name| !targets.iter().any(|(target, _)| target == name));
+    unknown
+        .map(|name| format!("make {name}: no such target"))
+        .collect()
+}
+
+fn unhelped(makefile: &str) -> Vec<String> {
+    let targets = targets(makefile).into_iter().filter(|(_, helped)| !helped);
+    targets
+        .map(|(name, _)| format!("make help does not know {name}"))
+        .collect()
+}
+
+#[test]
+fn make_targets_that_are_named_exist_and_help_knows_all() {
+    let made_up = ".PHONY: a b\nCC := gcc\na: b ## Say a\n\techo a: b\nb:\n\techo b\n";
+    let document = "Run `make a`, or\nmake c   # not b\nto make things `make`, $ make b\n";
+    assert_eq!(unmakable(document, made_up), ["make c: no such target"]);
+    assert_eq!(unhelped(made_up), ["make help does not know b"]);
+    let makefile = read("Makefile");
+    assert!(!told_to_make(&read("README.md")).is_empty());
+    for document in documents() {
+        assert_tidy(&unmakable(&read(document), &makefile));
+    }
+    assert_tidy(&unhelped(&makefile));
+}
+
+/// The targets of a document's links, code blocks left out.
+fn links(document: &str) -> Vec<&str> {
+    let text = document.split("```").step_by(2);
+    let links = text.flat_map(|text| text.split("](").skip(1));
+    links
+        .filter_map(|rest| rest.split([')', ' ']).next())
+        .collect()
+}
+
+/// Links into the repository that lead nowhere.
+fn dead_links(document: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
+    let elsewhere = |link: &&str| link.contains("://") || link.starts_with("mailto:");
+    let inside = links(document).into_iter().filter(|link| !elsewhere(link));
+    let paths = inside.map(|link| link.split('#').next().unwrap_or(""));
+    let dead = paths.filter(|path| !path.is_empty() && !exists(path));
+    dead.map(|path| format!("dead link to {path}")).collect()
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let made_up =
+        "[a](here.md#there) [b](gone.md) [c](#d)\n```\n[x](y)\n```\n[d](https://x.example/y)";
+    assert_eq!(
+        dead_links(made_up, |path| path == "here.md"),
+        ["dead link to gone.md"]
+    );
+    for document in documents() {
+        let directory = root().join(document.parent().unwrap_or(Path::new("")));
+        let dead = dead_links(&read(&document), |path| directory.join(path).exists());
+        let dead = dead
+            .into_iter()
+            .map(|dead| format!("{}: {dead}", document.display()));
+        assert_tidy(&dead.collect::<Vec<_>>());
+    }
+}
