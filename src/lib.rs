@@ -104,6 +104,7 @@ mod server;
 pub mod signals;
 mod stop;
 mod sys;
+mod table;
 mod terms;
 mod writer;
 

@@ -1,5 +1,6 @@
 //! Signals that ask a [`Stop`] to stop.
 
+use crate::deadline::Deadline;
 use crate::stop::Stop;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals as Incoming};
@@ -36,7 +37,7 @@ pub enum Request {
 #[derive(Debug)]
 pub struct Signals {
     handle: Handle,
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
 }
 
 /// Sets `stop` at the first INT, TERM, QUIT or HUP, and cuts at a further one.
@@ -82,17 +83,16 @@ pub fn install_with(
                 }
             }
         })?;
-    Ok(Signals {
-        handle,
-        thread: Some(thread),
-    })
+    Ok(Signals { handle, thread })
 }
 
 impl Drop for Signals {
+    /// Blocks until the signals' thread has ended, for a second at most.
     fn drop(&mut self) {
         self.handle.close();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        let patience = Deadline::after(Duration::from_secs(1));
+        while !self.thread.is_finished() && !patience.has_passed() {
+            thread::sleep(Duration::from_millis(1));
         }
     }
 }

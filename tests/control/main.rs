@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::Instant;
 
-pub(crate) fn complain(message: &str) {
+fn complain(message: &str) {
     eprintln!("control: {message}");
 }
 
@@ -39,7 +39,7 @@ struct Counts {
 }
 
 fn main() {
-    let options = Options::parse_or_exit();
+    let options = Options::parse_or_exit(complain);
     let stop = Arc::new(AtomicBool::new(false));
     for signal in lastecho::signals::STOP_SIGNALS {
         signal_hook::flag::register(signal, Arc::clone(&stop)).unwrap();

@@ -20,6 +20,7 @@ mod harness;
 mod library;
 mod options;
 mod outputs;
+mod parsers;
 mod promises;
 mod property;
 mod rejects;

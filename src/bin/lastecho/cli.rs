@@ -4,7 +4,7 @@ use bytesize::ByteSize;
 use clap::Parser;
 use log::LevelFilter;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -97,14 +97,14 @@ impl Options {
     /// The command line's options; help, version and mistakes end the process
     /// as DESIGN says: help on standard output with status 0, a mistake in one
     /// line on standard error with status 2.
-    pub(crate) fn parse_or_exit() -> Self {
+    pub(crate) fn parse_or_exit(complain: fn(&str)) -> Self {
         Self::try_parse().unwrap_or_else(|error| {
             if error.use_stderr() {
                 let message = match error.kind() {
                     clap::error::ErrorKind::InvalidUtf8 => not_utf8(),
                     _ => one_line(&error),
                 };
-                crate::complain(&message);
+                complain(&message);
                 std::process::exit(2);
             }
             let _ = error.print();
@@ -156,20 +156,28 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 fn duration_or_zero(text: &str) -> Result<Duration, String> {
-    // humantime takes "1 2s" for 12 s.
-    let words = text.split_whitespace();
-    let torn = words
-        .clone()
-        .any(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string());
-    let duration = duration.and_then(|d| {
-        if torn && words.count() > 1 {
-            Err("a number without unit".into())
-        } else {
-            Ok(d)
-        }
-    });
+    let sum = |sum: Duration, term| {
+        let term = humantime::parse_duration(term).map_err(|error| error.to_string())?;
+        sum.checked_add(term).ok_or_else(|| "too long".to_owned())
+    };
+    let duration = terms(text).into_iter().try_fold(Duration::ZERO, sum);
     duration.map_err(|error| format!("{error}, write for example 250ms, 1s or 2m"))
+}
+
+/// The terms of "1m 30s" or "1m30s". Given one by one, because humantime takes
+/// "1 2s" for 12 s, and panics at the very longest sums.
+fn terms(text: &str) -> Vec<&str> {
+    let number = |c: char| c.is_ascii_digit() || c == '.';
+    let (mut terms, mut begun, mut before) = (Vec::new(), 0, true);
+    for (at, c) in text.trim_start().char_indices() {
+        if number(c) && !before {
+            terms.push(&text.trim_start()[begun..at]);
+            begun = at;
+        }
+        before = number(c);
+    }
+    terms.push(&text.trim_start()[begun..]);
+    terms
 }
 
 fn count<N: FromStr>(text: &str) -> Result<N, &'static str> {
@@ -247,12 +255,11 @@ impl FromStr for Address {
         if let Ok(address) = text.parse() {
             return Ok(Self::One(address));
         }
-        let bare = text
-            .strip_prefix('[')
-            .and_then(|t| t.strip_suffix(']'))
-            .unwrap_or(text);
-        if let Ok(ip) = bare.parse::<IpAddr>() {
+        if let Ok(ip) = text.parse::<IpAddr>() {
             return Ok(Self::One((ip, DEFAULT_PORT).into()));
+        }
+        if text.ends_with(']') {
+            return format!("{text}:{DEFAULT_PORT}").parse();
         }
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
             return Ok(Self::One((Ipv4Addr::LOCALHOST, port(text)?).into()));
@@ -278,7 +285,9 @@ fn host(text: &str) -> Result<String, String> {
     let zoned = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
     let allowed = |c: char| c.is_alphanumeric() || "-._".contains(c);
     let fits = match zoned {
-        Some(zoned) => zoned.contains('%') && zoned.chars().all(|c| allowed(c) || ":%".contains(c)),
+        Some(zoned) => zoned.split_once('%').is_some_and(|(ip, zone)| {
+            ip.parse::<Ipv6Addr>().is_ok() && !zone.is_empty() && zone.chars().all(allowed)
+        }),
         None => !text.is_empty() && text.len() <= 255 && text.chars().all(allowed),
     };
     // Four numbers that are no IPv4 address are a mistake, not a host.
@@ -296,6 +305,8 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::One(address) => address.fmt(f),
+            // An IPv6 address with a zone.
+            Self::Host(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
             Self::Host(host, port) => write!(f, "{host}:{port}"),
             Self::All(port) => write!(f, ":{port}"),
         }
@@ -325,7 +336,7 @@ mod tests {
             ("[::1]", "[::1]:48879"),
             ("::", "[::]:48879"),
             ("my-host.example", "my-host.example:48879"),
-            ("[fe80::1%lo]:80", "fe80::1%lo:80"),
+            ("[fe80::1%lo]:80", "[fe80::1%lo]:80"),
         ] {
             assert_eq!(parsed(text), meaning, "{text}");
         }

@@ -27,7 +27,7 @@ const STACK: usize = 128 * 1024;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let options = Options::parse_or_exit();
+    let options = Options::parse_or_exit(complain);
     match serve(&options) {
         Ok(report) if report.is_clean() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(NOT_CLEAN),
