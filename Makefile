@@ -3,8 +3,8 @@
 CARGO ?= cargo
 ARGS ?=
 # The real clients that tests drive.
-PACKAGES := netcat-openbsd netcat-traditional ncat telnet socat curl bash
-TOOLS := nc.openbsd nc.traditional ncat telnet socat curl bash
+PACKAGES := netcat-openbsd netcat-traditional ncat telnet socat curl bsdutils
+TOOLS := nc.openbsd nc.traditional ncat telnet socat curl script logger bash
 
 .PHONY: help run test check deps doc
 

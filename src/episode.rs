@@ -11,7 +11,9 @@ const FIRST_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// An episode is over when it works again and has not failed for so long;
 /// otherwise trouble that comes and goes would fill the log.
-const OVER_AFTER: Duration = Duration::from_secs(1);
+const OVER_AFTER: Duration = Duration::from_secs(2);
+/// Between two lines of one [`Seldom`].
+const SELDOM: Duration = Duration::from_secs(1);
 
 /// At most one log line a second, for what may happen to every connection.
 #[derive(Default)]
@@ -22,7 +24,7 @@ impl Seldom {
     pub(crate) fn level(&self, level: log::Level) -> log::Level {
         let now = Instant::now();
         let mut last = lock(&self.0);
-        if last.is_some_and(|last| now - last < OVER_AFTER) {
+        if last.is_some_and(|last| now - last < SELDOM) {
             return log::Level::Debug;
         }
         *last = Some(now);

@@ -98,14 +98,17 @@ mod port;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 mod readme {}
+mod queue;
 mod report;
 mod server;
+mod shutdown;
 #[cfg(feature = "signals")]
 pub mod signals;
 mod stop;
 mod sys;
 mod table;
 mod terms;
+mod workers;
 mod writer;
 
 pub use connection::{Connection, Ending};
@@ -113,7 +116,10 @@ pub use deadline::Deadline;
 pub use echo::Echo;
 pub use event::{Event, Outcome, Snapshot, State};
 pub use live::Live;
+pub use queue::{Queue, Reason, Rejected, Take};
 pub use report::Report;
 pub use server::Server;
+pub use shutdown::{PhaseEnd, PhaseError, Running, Shutdown, ShutdownOutcome};
 pub use stop::{SetOnDrop, Stop};
+pub use workers::{Failure, Tally, WorkError, Worker, Workers};
 pub use writer::Writer;

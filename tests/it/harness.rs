@@ -334,7 +334,8 @@ pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 /// cannot say which port they got.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = u16::try_from(std::process::id() % 10_000).unwrap();
+    // Far apart for processes that follow each other.
+    let first = u16::try_from(u64::from(std::process::id()) * 7_919 % 10_000).unwrap();
     loop {
         let port = 20_000 + (first + NEXT.fetch_add(1, Relaxed)) % 10_000;
         if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {

@@ -17,6 +17,7 @@ mod clients;
 mod ending;
 mod exactness;
 mod harness;
+mod jobs;
 mod library;
 mod options;
 mod outputs;

@@ -1,10 +1,11 @@
 //! Where the server listens, in every form in which people write it.
 
-use crate::harness::{Program, Server, connect, free_port, noise, read_to_end};
+use crate::harness::{Program, Server, connect, eventually, free_port, noise, read_to_end, text};
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, ToSocketAddrs};
 use std::process::{Command, Stdio};
+use std::thread;
 
 fn has_ipv6() -> bool {
     TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
@@ -95,23 +96,23 @@ fn port_0_lets_the_system_choose() {
 /// The first line on standard output, empty where there is none, and all of
 /// standard error.
 fn first_words(argument: Option<&str>) -> (String, String) {
-    // timeout(1) is the watchdog here, and passes our signal on.
-    let mut child = Command::new("timeout")
-        .arg("30")
-        .arg(Program::Lastecho.path())
+    let complaint = tempfile::tempfile().unwrap();
+    let mut child = Command::new(Program::Lastecho.path())
         .args(argument)
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stderr(complaint.try_clone().unwrap())
         .spawn()
         .unwrap();
-    let (mut said, mut complaint) = (String::new(), String::new());
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    stdout.read_line(&mut said).unwrap();
+    let reader = thread::spawn(move || {
+        let mut said = String::new();
+        stdout.read_line(&mut said).unwrap();
+        said
+    });
+    eventually("a word or an end", || reader.is_finished());
     let _ = kill_process(Pid::from_child(&child), Signal::TERM);
-    let mut stderr = child.stderr.take().unwrap();
-    stderr.read_to_string(&mut complaint).unwrap();
-    child.wait().unwrap();
-    (said, complaint)
+    eventually("its end", || child.try_wait().unwrap().is_some());
+    (reader.join().unwrap(), text(&complaint))
 }
 
 /// The fixed port may be somebody else's while this runs. Then the refusal

@@ -106,9 +106,8 @@ fn a_silent_connection_is_closed_after_the_idle_timeout() {
             &["--idle-timeout", "400ms", "--poll", poll],
         );
         let mut client = server.connect();
-        client.write_all(b"x").unwrap();
-        client.read_exact(&mut [0]).unwrap();
         let since = Instant::now();
+        echo(&mut client, b'x');
         assert!(read_to_end(&mut client).unwrap().is_empty());
         let took = since.elapsed();
         println!("--idle-timeout 400ms --poll {poll}: closed after {took:?}");

@@ -89,7 +89,9 @@ fn slow_requests_in_hand_and_those_behind_them_are_answered() {
 #[test]
 fn unread_input_is_answered() {
     promise("unread input", 3, is_loss, |program| {
-        let mut server = Server::start(program, &["--poll", "100ms"]);
+        // Several slow reads, or the control might be done before it stops.
+        let options = ["--poll", "100ms", "--delay", "20ms", "--buffer", "4KiB"];
+        let mut server = Server::start(program, &options);
         let mut clients: Vec<_> = (0..8).map(|_| server.connect()).collect();
         for client in &mut clients {
             super::round_trip(client, b"accepted")?;
