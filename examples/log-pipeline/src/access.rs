@@ -3,7 +3,7 @@
 use regex::Regex;
 use std::fmt;
 
-/// host ident user [time] "request" status bytes "referer" "user agent", with
+/// host ident user \[time\] "request" status bytes "referer" "user agent", with
 /// backslashes before quotes in quoted fields. What stands before it is
 /// skipped: syslog puts its own header there.
 const COMBINED: &str = r#"(?x)
