@@ -177,15 +177,14 @@ where
                 ending::end_in_order(&link);
                 self.close(&link, Outcome::Limited);
             }
+            Admission::Exceeding(socket) => turn_away(&socket),
         }
     }
 
     /// Counts and turns away a client that came too late.
     pub(crate) fn refuse(&self, socket: &TcpStream) {
         self.table.refuse();
-        if let Err(error) = ending::turn_away(socket) {
-            log::debug!("turning a client away: {error}");
-        }
+        turn_away(socket);
     }
 
     /// Runs the handler, then the ordered end.
@@ -196,7 +195,7 @@ where
         let returned = panics::caught(|| (self.handler)(&mut conn).map_err(|e| e.to_string()));
         let ending = conn.ending();
         drop(conn);
-        self.table.release(link);
+        self.table.release();
         let end = ending::end_in_order(link);
         if end != End::Fin {
             link.settle();
@@ -267,6 +266,12 @@ where
             }
             port.listener.close();
         }
+    }
+}
+
+fn turn_away(socket: &TcpStream) {
+    if let Err(error) = ending::turn_away(socket) {
+        log::debug!("turning a client away: {error}");
     }
 }
 

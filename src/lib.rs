@@ -93,6 +93,7 @@ mod listener;
 mod live;
 mod lock;
 mod panics;
+mod peers;
 mod port;
 // The code in README.md must compile.
 #[cfg(doctest)]

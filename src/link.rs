@@ -17,13 +17,17 @@ use std::time::{Duration, Instant};
 // only, and the lock of the live table orders the last reading after the last
 // writing.
 
+/// A live peer has acknowledged everything so long after our FIN: acknowledgements
+/// are delayed by at most 200 ms on Linux, 500 ms anywhere (RFC 1122, 4.2.3.2).
+const ACKNOWLEDGED: Duration = Duration::from_millis(500);
+
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// A handler has it.
     Open,
-    /// Our FIN is out, we wait for the peer's.
-    Lingering,
+    /// Our FIN is out, we wait for the peer's; since when.
+    Lingering(Instant),
     /// Both directions were shut by force.
     Cut,
 }
@@ -91,7 +95,7 @@ impl Link {
     pub(crate) fn state(&self) -> State {
         match *lock(&self.phase) {
             Phase::Cut => State::Cut,
-            Phase::Lingering => State::Lingering,
+            Phase::Lingering(_) => State::Lingering,
             Phase::Open if self.busy.load(Relaxed) => State::Serving,
             Phase::Open => State::Waiting,
         }
@@ -135,13 +139,7 @@ impl Link {
         if let Some(left) = ending
             && !sys::wait_readable(&self.socket, left)
         {
-            return self.nothing().map(|idle| {
-                if idle {
-                    Received::Idle
-                } else {
-                    Received::Nothing
-                }
-            });
+            return self.nothing_received();
         }
         match sys::recv(&self.socket, buf) {
             Ok(0) if self.state() == State::Cut => Err(cut_error()),
@@ -152,15 +150,16 @@ impl Link {
                 self.touch();
                 Ok(Received::Bytes(count))
             }
-            Err(error) if sys::is_tick(&error) => self.nothing().map(|idle| {
-                if idle {
-                    Received::Idle
-                } else {
-                    Received::Nothing
-                }
-            }),
+            Err(error) if sys::is_tick(&error) => self.nothing_received(),
             Err(error) => Err(self.failed(error)),
         }
+    }
+
+    fn nothing_received(&self) -> io::Result<Received> {
+        Ok(match self.nothing()? {
+            true => Received::Idle,
+            false => Received::Nothing,
+        })
     }
 
     /// A tick passed in which we moved nothing. Says whether the idle timeout is over.
@@ -281,9 +280,20 @@ impl Link {
     pub(crate) fn begin_linger(&self) -> bool {
         let mut phase = lock(&self.phase);
         if *phase == Phase::Open {
-            *phase = Phase::Lingering;
+            *phase = Phase::Lingering(Instant::now());
         }
-        *phase == Phase::Lingering
+        matches!(*phase, Phase::Lingering(_))
+    }
+
+    /// Whether the peer holds this connection: it is served, or the peer had
+    /// time to acknowledge what it was sent and did not. Never blocks.
+    pub(crate) fn is_held(&self) -> bool {
+        match *lock(&self.phase) {
+            Phase::Lingering(since) => {
+                since.elapsed() > ACKNOWLEDGED && sys::unacknowledged(&self.socket).unwrap_or(0) > 0
+            }
+            Phase::Open | Phase::Cut => true,
+        }
     }
 
     /// Sends FIN after the last byte; `Both` also ends all reading.

@@ -182,8 +182,11 @@ impl Server {
         self
     }
 
-    /// The most connections of one peer address served at once; further ones
-    /// are closed at once, with FIN. `None`, the default, sets no limit.
+    /// The most connections that one peer address may hold: those that are
+    /// served, and those that have ended and whose last bytes the peer has not
+    /// taken half a second later. Further ones are closed with FIN, politely up
+    /// to twice the limit; beyond that without waiting for the peer, which may
+    /// then be reset if it goes on sending. `None`, the default, sets no limit.
     #[must_use]
     pub fn max_per_peer(mut self, most: impl Into<Option<usize>>) -> Self {
         self.max_per_peer = most.into();
@@ -253,7 +256,7 @@ impl Server {
             .accept_grace
             .unwrap_or_else(|| default_grace(live.addresses()));
         let drain_timeout = self.drain_timeout;
-        let limits = self.limits();
+        let (limits, per_peer) = (self.limits(), self.max_per_peer);
         let crew = self.into_crew(stop, &handler)?;
         let elapsed = thread::scope(|scope| {
             let started: io::Result<()> = crew
@@ -268,7 +271,7 @@ impl Server {
                 addresses: live.addresses(),
             });
             // Nobody is served before that was told.
-            crew.table.set_limits(limits);
+            crew.table.set_limits(limits, per_peer);
             Ok(drain::supervise(&crew, scope, grace, drain_timeout))
         })?;
         Ok(Report {
@@ -281,7 +284,6 @@ impl Server {
         let hard = limits::connections(self.stack_size);
         Limits {
             served: self.max_connections.unwrap_or(hard).min(hard),
-            per_peer: self.max_per_peer,
             hard,
         }
     }

@@ -3,10 +3,11 @@
 use crate::event::{Outcome, Snapshot};
 use crate::link::Link;
 use crate::lock::lock;
+use crate::peers::{Peers, Share};
 use crate::report::Report;
 use crate::terms::Terms;
-use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,8 +17,6 @@ use std::time::Duration;
 pub(crate) struct Limits {
     /// Connections with a handler, until a stop.
     pub(crate) served: usize,
-    /// Connections of one peer address with a handler.
-    pub(crate) per_peer: Option<usize>,
     /// Connections of any kind, what descriptors, threads and maps allow.
     pub(crate) hard: usize,
 }
@@ -50,7 +49,7 @@ struct State {
     served: usize,
     /// By port: threads in accept, each of which may bring one more.
     accepting: Vec<usize>,
-    per_peer: HashMap<IpAddr, usize>,
+    peers: Peers,
     next_id: u64,
     ended: u64,
     /// Threads that wait for a slot; without them nobody needs to be woken.
@@ -95,22 +94,21 @@ impl State {
     }
 }
 
-/// One host is one peer, whichever family it came by.
-fn host(peer: SocketAddr) -> IpAddr {
-    peer.ip().to_canonical()
-}
-
 /// How a client that was accepted goes on.
 pub(crate) enum Admission {
     Served(Arc<Link>),
     /// Its peer has too many already: close it politely.
     Limited(Arc<Link>),
+    /// Its peer has far too many: close it at once.
+    Exceeding(TcpStream),
 }
 
 impl Table {
     /// Lets clients in: until then there is room for nobody.
-    pub(crate) fn set_limits(&self, limits: Limits) {
-        lock(&self.state).limits = limits;
+    pub(crate) fn set_limits(&self, limits: Limits, per_peer: Option<usize>) {
+        let mut state = lock(&self.state);
+        state.limits = limits;
+        state.peers = Peers::new(per_peer);
         self.changed.notify_all();
     }
 
@@ -161,14 +159,16 @@ impl Table {
             state = self.wait_for(terms.poll, |state| state.has_room(0));
         }
         state.next_id += 1;
+        let share = state.peers.share(peer);
+        if share == Share::Exceeded {
+            state.report.limited += 1;
+            return Admission::Exceeding(socket);
+        }
         let link = Arc::new(Link::new(state.next_id, socket, peer, Arc::clone(terms)));
         state.live.insert(link.id, Arc::clone(&link));
-        let of_peer = state.per_peer.get(&host(peer)).copied().unwrap_or(0);
-        if state.limits.per_peer.is_some_and(|limit| of_peer >= limit) {
+        state.peers.enter(&link);
+        if share == Share::Held {
             return Admission::Limited(link);
-        }
-        if state.limits.per_peer.is_some() {
-            state.per_peer.insert(host(peer), of_peer + 1);
         }
         state.served += 1;
         state.report.accepted += 1;
@@ -176,15 +176,9 @@ impl Table {
     }
 
     /// Gives the slot back: the handler is done, the connection lingers.
-    pub(crate) fn release(&self, link: &Link) {
+    pub(crate) fn release(&self) {
         let mut state = lock(&self.state);
         state.served -= 1;
-        if let Some(count) = state.per_peer.get_mut(&host(link.peer)) {
-            *count -= 1;
-            if *count == 0 {
-                state.per_peer.remove(&host(link.peer));
-            }
-        }
         self.wake_waiting(&state);
     }
 
@@ -192,6 +186,7 @@ impl Table {
     pub(crate) fn leave(&self, link: &Link, outcome: Outcome) -> u64 {
         let mut state = lock(&self.state);
         state.live.remove(&link.id);
+        state.peers.leave(link);
         // Who ends after the flag was set was alive when it was set, even if
         // the supervisor has not seen it yet.
         let stopping = state.stopping || link.terms.stop.is_set();

@@ -169,3 +169,26 @@ fn a_peer_may_come_back_when_its_connection_has_ended() {
     }
     assert_eq!(server.stop().count("limited"), 0);
 }
+
+/// What it asked for is in our send buffer and stays there.
+#[test]
+fn a_peer_that_takes_nothing_and_half_closes_keeps_its_share() {
+    let mut server = Server::start(Program::Lastecho, &["--max-per-peer", "1"]);
+    let mut slow = connect_from("127.0.0.1:0", server.address(), Some(4096));
+    let data = noise(300_000, 9);
+    slow.write_all(&data).unwrap();
+    slow.shutdown(Shutdown::Write).unwrap();
+    eventually("it lingers", || live(&mut server).contains("lingering"));
+    eventually("its share is taken", || {
+        let mut next = server.connect();
+        let _ = next.write_all(b"next"); // fails where FIN and reset came first
+        !matches!(next.read(&mut [0; 4]), Ok(4))
+    });
+    assert_eq!(read_to_end(&mut slow).unwrap(), data);
+    eventually("it has its share back", || {
+        let mut next = server.connect();
+        let _ = next.write_all(b"next");
+        matches!(next.read(&mut [0; 4]), Ok(4))
+    });
+    assert!(server.stop().count("limited") > 0);
+}
