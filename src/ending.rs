@@ -17,6 +17,7 @@ use crate::deadline::Deadline;
 use crate::early::Early;
 use crate::link::Link;
 use crate::sys;
+use socket2::SockRef;
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::sync::atomic::Ordering::Relaxed;
@@ -33,6 +34,10 @@ const QUIET: Duration = Duration::from_millis(250);
 /// to read: the idle timeout. (Closing would leave its bytes to the kernel,
 /// which gives up after some minutes.) During a stop, the cut is the limit.
 const LINGER: Duration = Duration::from_secs(5);
+/// What is given up stays in the kernel, megabytes of a peer that takes nothing.
+/// It tries for some minutes, or until the peer took nothing for so long
+/// (TCP_USER_TIMEOUT, tcp(7); for a closed window since Linux 5.11).
+const ORPHANED: Duration = Duration::from_secs(5);
 /// Reads per sweep, so that a flood cannot hold us in one.
 const SWEEP: usize = 64;
 
@@ -54,6 +59,15 @@ pub(crate) enum End {
 /// one that has everything and keeps sending, the idle timeout for one that
 /// takes nothing; during a stop until the cut plus one slice (20 ms).
 pub(crate) fn end_in_order(link: &Link) -> End {
+    let end = try_in_order(link);
+    if end == End::Forced {
+        // Failing that, the kernel keeps it for as long as without.
+        let _ = SockRef::from(link.socket()).set_tcp_user_timeout(Some(ORPHANED));
+    }
+    end
+}
+
+fn try_in_order(link: &Link) -> End {
     if !link.begin_linger() {
         return End::Forced;
     }

@@ -1,7 +1,7 @@
 //! Why src/ending.rs is as it is: the naive ways to end a connection lose
 //! echoes, the ordered end loses none, and it ends.
 
-use crate::harness::{WATCHDOG, connect, noise};
+use crate::harness::{WATCHDOG, connect, eventually, noise};
 use lastecho::{Echo, Report, Server, Stop};
 use socket2::SockRef;
 use std::io::{ErrorKind, Read, Write};
@@ -259,4 +259,42 @@ fn send_for_ever(address: SocketAddr, stop: &Stop) -> (u64, Duration) {
         let _ = client.read_to_end(&mut echo);
         (echo.len() as u64 + 5, sender.join().unwrap())
     })
+}
+
+/// Bytes in the send queue of the socket that serves this client, or served it
+/// before it was closed: proc(5), /proc/net/tcp.
+fn kept_for(client: &TcpStream) -> usize {
+    let hex = |port: u16| format!("0100007F:{port:04X}");
+    let server = hex(client.peer_addr().unwrap().port());
+    let client = hex(client.local_addr().unwrap().port());
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let queue = sockets.lines().find_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        (fields[1] == server && fields[2] == client).then(|| fields[4].to_owned())
+    });
+    let queue = queue.unwrap_or_else(|| "0:".into());
+    usize::from_str_radix(queue.split(':').next().unwrap(), 16).unwrap()
+}
+
+/// The kernel would keep the megabytes of a peer that takes nothing for
+/// minutes, as it does for the one that was just closed.
+#[test]
+fn what_is_given_up_does_not_stay_in_the_kernel() {
+    let (naive, stuck) = pair();
+    naive.set_nonblocking(true).unwrap();
+    while (&naive).write(&[0; 65_536]).is_ok() {}
+    drop(naive);
+    let (client, report) = with_server(Duration::from_millis(200), |address, _| {
+        let mut client = hello(address);
+        client.write_all(&[0; 1 << 20]).unwrap(); // fits the server's send buffer
+        client.shutdown(Shutdown::Write).unwrap();
+        client
+    });
+    assert_eq!(report.cut, 1, "{report:?}");
+    println!("kept after the cut: {}", kept_for(&client));
+    assert!(kept_for(&client) > 0, "nothing was given up: {report:?}");
+    eventually("the kernel lets go", || kept_for(&client) == 0);
+    let naive = kept_for(&stuck);
+    println!("kept after a plain close, at the same time: {naive}");
+    assert!(naive > 0, "plain close would do as well");
 }
