@@ -6,7 +6,7 @@ ARGS ?=
 PACKAGES := netcat-openbsd netcat-traditional ncat telnet socat curl bsdutils
 TOOLS := nc.openbsd nc.traditional ncat telnet socat curl script logger bash
 
-.PHONY: help run test check deps doc
+.PHONY: help run test models check deps doc
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -19,6 +19,10 @@ test: deps check doc ## Everything that CI runs: checks, docs, all tests with re
 	$(CARGO) build --workspace --examples
 	$(CARGO) test --workspace --lib --bins --tests -- --include-ignored
 	$(CARGO) test --workspace --doc
+	$(MAKE) --no-print-directory models
+
+models: ## The concurrent bookkeeping under thousands of schedules (shuttle)
+	RUSTFLAGS='--cfg shuttle' $(CARGO) test --no-default-features --lib --target-dir target/shuttle models
 
 check: ## Formatting and lints; warnings are errors
 	$(CARGO) fmt --all --check

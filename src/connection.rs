@@ -4,15 +4,15 @@ use crate::early::Early;
 use crate::link::{Link, Received, idle_error};
 use crate::listener;
 use crate::stop::Stop;
+use crate::sync::Arc;
+use crate::sync::atomic::AtomicBool;
+use crate::sync::atomic::Ordering::Relaxed;
 use crate::sys;
 use crate::terms::Terms;
 use crate::writer::Writer;
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// The buffer of [`BufRead`], allocated when it is first used.

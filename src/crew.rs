@@ -11,15 +11,15 @@ use crate::listener::{self, Accepted};
 use crate::lock::lock;
 use crate::panics;
 use crate::port::Port;
+use crate::sync::atomic::Ordering::Relaxed;
+use crate::sync::thread::{self, Scope};
+use crate::sync::{Arc, Mutex};
 use crate::sys;
 use crate::table::{Admission, Room, Table};
 use crate::terms::Terms;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
-use std::thread::{self, Scope};
 use std::time::Duration;
 
 /// Threads that may wait for clients on one listener when they come back from

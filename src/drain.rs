@@ -6,10 +6,10 @@ use crate::crew::Crew;
 use crate::deadline::Deadline;
 use crate::event::Event;
 use crate::listener::BACKLOG;
+use crate::sync::atomic::Ordering;
+use crate::sync::thread::Scope;
 use crate::terms::Terms;
 use std::io;
-use std::sync::atomic::Ordering;
-use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 /// How often the doors are looked at while accepting ends.

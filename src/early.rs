@@ -1,6 +1,6 @@
 //! Waits that end early, and with nothing, again and again.
 
-use std::thread;
+use crate::sync::thread;
 use std::time::{Duration, Instant};
 
 /// How often in a row is still normal: signals, a debugger.

@@ -16,12 +16,12 @@
 use crate::deadline::Deadline;
 use crate::early::Early;
 use crate::link::Link;
+use crate::sync::atomic::Ordering::Relaxed;
+use crate::sync::thread;
 use crate::sys;
 use socket2::SockRef;
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
-use std::sync::atomic::Ordering::Relaxed;
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// How often a lingering connection looks at the cut.

@@ -1,9 +1,9 @@
 //! A time of trouble: waits that grow, and two log lines however long it lasts.
 
 use crate::lock::lock;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use std::fmt;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The first wait of an episode, and the longest.

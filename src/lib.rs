@@ -92,6 +92,9 @@ mod link;
 mod listener;
 mod live;
 mod lock;
+#[cfg(all(test, shuttle))]
+#[path = "../tests/models/main.rs"]
+mod models;
 mod panics;
 mod peers;
 mod port;
@@ -106,6 +109,7 @@ mod shutdown;
 #[cfg(feature = "signals")]
 pub mod signals;
 mod stop;
+mod sync;
 mod sys;
 mod table;
 mod terms;

@@ -5,12 +5,12 @@ use crate::deadline::Deadline;
 use crate::early::Early;
 use crate::event::{Snapshot, State};
 use crate::lock::lock;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use crate::sync::{Arc, Condvar, Mutex, PoisonError};
 use crate::sys;
 use crate::terms::Terms;
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 // Every counter here is Relaxed: each is a number of its own, read for reports

@@ -2,9 +2,9 @@
 
 use crate::event::Snapshot;
 use crate::report::Report;
+use crate::sync::Arc;
 use crate::table::Table;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 /// A look at a server's live connections, from any thread.
 #[derive(Clone)]

@@ -1,6 +1,6 @@
 //! What a poisoned lock means here, decided once.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Locks, whether or not a thread panicked while it held the lock.
 ///

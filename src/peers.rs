@@ -8,9 +8,9 @@
 //! 4.2.3.2), and is no hoarder.
 
 use crate::link::Link;
+use crate::sync::Arc;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 /// The connections of each peer, where there is a limit.
 #[derive(Default)]

@@ -2,10 +2,10 @@
 
 use crate::episode::Episode;
 use crate::listener::{Accepted, BACKLOG, Listener};
+use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use crate::sync::thread;
 use crossbeam_utils::CachePadded;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::thread;
 use std::time::Duration;
 
 /// A listener and the threads that wait on it.

@@ -3,9 +3,9 @@
 use crate::deadline::Deadline;
 use crate::lock::lock;
 use crate::stop::Stop;
+use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// A bounded queue between those who submit jobs and those who do them.

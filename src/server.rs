@@ -11,14 +11,14 @@ use crate::live::Live;
 use crate::port::Port;
 use crate::report::Report;
 use crate::stop::Stop;
+use crate::sync::atomic::AtomicBool;
+use crate::sync::thread;
+use crate::sync::{Arc, Mutex};
 use crate::table::{Limits, Table};
 use crate::terms::Terms;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
 /// Linux rounds socket timeouts up to its clock tick, 4 ms where measured.

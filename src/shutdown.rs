@@ -3,11 +3,11 @@
 use crate::deadline::Deadline;
 use crate::lock::lock;
 use crate::stop::Stop;
+use crate::sync::mpsc::{RecvTimeoutError, sync_channel};
+use crate::sync::thread;
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::error::Error;
 use std::fmt;
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// What a phase may fail with.

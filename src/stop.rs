@@ -2,9 +2,9 @@
 
 use crate::deadline::Deadline;
 use crate::lock::lock;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Asks everything that holds a clone of it to stop; asked again, to cut.

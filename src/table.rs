@@ -5,11 +5,11 @@ use crate::link::Link;
 use crate::lock::lock;
 use crate::peers::{Peers, Share};
 use crate::report::Report;
+use crate::sync::atomic::Ordering::Relaxed;
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::terms::Terms;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How many connections a server may have.

@@ -1,7 +1,7 @@
 //! The terms on which all connections of one server are served.
 
 use crate::stop::Stop;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 /// What all connections of one server have in common.

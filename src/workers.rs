@@ -3,12 +3,12 @@
 use crate::panics;
 use crate::queue::Take;
 use crate::stop::Stop;
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::thread;
 use std::error::Error;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::thread;
 use std::time::Duration;
 
 /// So many named threads that do jobs from one source.

@@ -1,8 +1,8 @@
 //! A connection's writing side, for other threads.
 
 use crate::link::Link;
+use crate::sync::{Arc, Weak};
 use std::io::{self, Write};
-use std::sync::{Arc, Weak};
 
 /// Writes to a [`Connection`](crate::Connection) from another thread.
 ///
