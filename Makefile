@@ -6,7 +6,15 @@ ARGS ?=
 PACKAGES := netcat-openbsd netcat-traditional ncat telnet socat curl bsdutils
 TOOLS := nc.openbsd nc.traditional ncat telnet socat curl script logger bash
 
-.PHONY: help run test models check deps doc
+# Modules without sockets.
+MIRI := deadline:: early:: episode:: event:: panics:: queue:: report:: shutdown:: stop:: workers::
+# Servers in the test's own process or stopped with one signal: ThreadSanitizer
+# delays signals for as long as it likes.
+RACES := tests:: library:: jobs:: exactness:: ending:: accounts:: storm::
+TSAN := RUSTFLAGS=-Zsanitizer=thread $(CARGO) +nightly
+TSAN_FLAGS := -Zbuild-std --target x86_64-unknown-linux-gnu --target-dir target/tsan
+
+.PHONY: help run test models miri tsan check deps doc
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -23,6 +31,16 @@ test: deps check doc ## Everything that CI runs: checks, docs, all tests with re
 
 models: ## The concurrent bookkeeping under thousands of schedules (shuttle)
 	RUSTFLAGS='--cfg shuttle' $(CARGO) test --no-default-features --lib --target-dir target/shuttle models
+
+# A panic payload that panics when dropped is leaked on purpose.
+# Both need the nightly toolchain with the components rust-src and miri.
+miri: ## Undefined behaviour, in the modules that need no sockets (nightly)
+	RUST_BACKTRACE=0 MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks" $(CARGO) +nightly miri test --no-default-features --lib \
+		--target-dir target/miri -- $(MIRI)
+
+tsan: ## Data races, in the library and in whole servers (nightly)
+	$(TSAN) build $(TSAN_FLAGS) --examples
+	$(TSAN) test $(TSAN_FLAGS) --lib --test it -- $(RACES)
 
 check: ## Formatting and lints; warnings are errors
 	$(CARGO) fmt --all --check

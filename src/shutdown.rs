@@ -384,7 +384,7 @@ mod tests {
             }
         });
         shutdown.fire();
-        let outcome = shutdown.run(Duration::from_millis(400));
+        let outcome = shutdown.run(Duration::from_secs(4));
         release.set();
         assert_eq!(
             ends(&outcome),
