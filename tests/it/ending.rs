@@ -288,6 +288,9 @@ fn what_is_given_up_does_not_stay_in_the_kernel() {
         let mut client = hello(address);
         client.write_all(&[0; 1 << 20]).unwrap(); // fits the server's send buffer
         client.shutdown(Shutdown::Write).unwrap();
+        eventually("the echo waits for a reader", || {
+            kept_for(&client) > 1 << 19
+        });
         client
     });
     assert_eq!(report.cut, 1, "{report:?}");
