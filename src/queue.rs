@@ -101,7 +101,9 @@ impl<J> Queue<J> {
     /// Puts a job in, and waits for room where there is none.
     ///
     /// Blocks until there is room or the queue closes; room and
-    /// [`close`](Self::close) wake it, the stop within a poll interval.
+    /// [`close`](Self::close) wake it, the stop within a poll interval. In a
+    /// connection's handler the server's cut does not: a program that cuts its
+    /// server closes the queue, too.
     ///
     /// # Errors
     /// The job comes back where the queue is closed.
