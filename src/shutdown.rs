@@ -17,8 +17,9 @@ type Phase = Box<dyn FnOnce(Deadline) -> Result<(), PhaseError> + Send>;
 /// Time that each later phase keeps, whatever the earlier ones take: a stuck
 /// phase must not leave a closer without any.
 const RESERVE: Duration = Duration::from_secs(1);
-/// A phase that does as it is told returns *at* its deadline: it is called stuck
-/// a little later.
+/// A phase that does as it is told returns *at* its deadline, so it is told one
+/// a little before it is called stuck: this part of its time later, and this.
+const MARGIN: u32 = 10;
 const GRACE: Duration = Duration::from_millis(50);
 /// How often a wait looks at the stop and the cut.
 const POLL: Duration = Duration::from_millis(20);
@@ -217,11 +218,12 @@ impl Shutdown {
     /// Waits until it has begun, then stops every phase in order, all within
     /// `timeout` (`None` waits for as long as they take).
     ///
-    /// Each phase is told the deadline by which it should be done: the
-    /// shutdown's, less 1 s (or its share of a short timeout) for each later
-    /// phase. One that has not returned 50 ms after that is named, logged and
-    /// left behind on its thread. A cut ([`Stop::cut`]) leaves the present phase behind at
-    /// once and gives the later ones no time.
+    /// A phase has the time of the whole, less 1 s (or its share of a short
+    /// timeout) for each later phase. The deadline that it is told leaves a
+    /// tenth of that for its return; one that has not returned when its time is
+    /// over is named, logged and left behind on its thread. A cut
+    /// ([`Stop::cut`]) leaves the present phase behind at once and gives the
+    /// later ones no time.
     ///
     /// Blocks until it has begun and every phase has ended or was left behind.
     /// A second call, from any clone, waits for the first and returns the same
@@ -275,17 +277,18 @@ impl Shutdown {
     }
 
     fn run_phase(&self, name: &str, phase: Phase, deadline: Deadline) -> PhaseEnd {
+        let left = deadline.remaining();
+        let told = Deadline::from(left.map(|left| left - left / MARGIN));
         let (sender, done) = sync_channel(1);
         let thread = thread::Builder::new().name(format!("stop {name}"));
         let run = move || {
             // Nobody listens any more where the phase was left behind.
-            let _ = sender.send(phase(deadline));
+            let _ = sender.send(phase(told));
         };
         if let Err(error) = thread.spawn(run) {
             return PhaseEnd::Failed(Arc::new(error.into()));
         }
-        let given_up = deadline.remaining().map(|left| left + GRACE);
-        let given_up = Deadline::from(given_up);
+        let given_up = Deadline::from(left.map(|left| left + GRACE));
         loop {
             match done.recv_timeout(given_up.cap(POLL)) {
                 Ok(Ok(())) => return PhaseEnd::Done,

@@ -5,7 +5,7 @@ use crate::ledger::{Ledger, Line, say};
 use crate::options::Options;
 use anyhow::{Context, Result};
 use lastecho::{
-    Connection, Deadline, Event, Queue, Report, Server, Shutdown, Stop, Tally, WorkError, Workers,
+    Connection, Event, Queue, Report, Server, Shutdown, Stop, Tally, WorkError, Workers,
 };
 use std::io::{self, BufRead, ErrorKind, Read};
 use std::sync::Arc;
@@ -122,9 +122,8 @@ impl Pipeline {
     ) {
         let pipeline = Arc::clone(self);
         shutdown.phase("upstream", move |deadline| {
-            let cut = in_time(deadline);
-            pipeline.upstream.set_by(cut);
-            if !pipeline.upstream_ended.wait(cut) {
+            pipeline.upstream.set_by(deadline);
+            if !pipeline.upstream_ended.wait(deadline) {
                 // Connections that wait for room get their line back.
                 pipeline.queue.close();
             }
@@ -135,7 +134,7 @@ impl Pipeline {
         });
         let pipeline = Arc::clone(self);
         shutdown.phase("queue", move |deadline| {
-            let left = pipeline.queue.drain(in_time(deadline));
+            let left = pipeline.queue.drain(deadline);
             left.iter()
                 .for_each(|line| pipeline.ledger.cut(line.number));
             let clean = left.is_empty();
@@ -147,12 +146,6 @@ impl Pipeline {
             Ok(())
         });
     }
-}
-
-/// Early enough to be done when a phase's own time is over.
-fn in_time(deadline: Deadline) -> Deadline {
-    let left = deadline.remaining();
-    left.map_or(Deadline::NEVER, |left| Deadline::after(left * 9 / 10))
 }
 
 fn announce(event: &Event<'_>) {
