@@ -2,9 +2,11 @@
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 ARGS ?=
-# The real clients that tests drive.
-PACKAGES := netcat-openbsd netcat-traditional ncat telnet socat curl bsdutils
-TOOLS := nc.openbsd nc.traditional ncat telnet socat curl script logger bash
+# The real clients that tests drive, and what breaks the world around the server.
+PACKAGES := netcat-openbsd netcat-traditional ncat telnet socat curl bsdutils strace iproute2 util-linux
+TOOLS := nc.openbsd nc.traditional ncat telnet socat curl script logger bash strace ip tc unshare prlimit
+# The rows that `make torture` measured.
+ROWS := $(CURDIR)/target/reliability.rows
 
 # Modules without sockets.
 MIRI := deadline:: early:: episode:: event:: panics:: queue:: report:: shutdown:: stop:: workers::
@@ -14,7 +16,7 @@ RACES := tests:: library:: jobs:: exactness:: ending:: accounts:: storm::
 TSAN := RUSTFLAGS=-Zsanitizer=thread $(CARGO) +nightly
 TSAN_FLAGS := -Zbuild-std --target x86_64-unknown-linux-gnu --target-dir target/tsan
 
-.PHONY: help run test models miri tsan check deps doc
+.PHONY: help run test torture soak models miri tsan check deps doc
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -41,6 +43,16 @@ miri: ## Undefined behaviour, in the modules that need no sockets (nightly)
 tsan: ## Data races, in the library and in whole servers (nightly)
 	$(TSAN) build $(TSAN_FLAGS) --examples
 	$(TSAN) test $(TSAN_FLAGS) --lib --test it -- $(RACES)
+
+torture: deps ## Break everything around the server, at length; writes docs/reliability.md
+	@mkdir -p $(dir $(ROWS)) && rm -f $(ROWS)
+	$(CARGO) build --examples
+	LASTECHO_LONG=1 LASTECHO_TABLE=$(ROWS) $(CARGO) test --test torture -- --include-ignored --nocapture
+	sed -i '/^|---/q' docs/reliability.md && sort -t'`' -k2 $(ROWS) >> docs/reliability.md
+
+soak: deps ## Ten minutes of mixed load with stops and restarts, and a summary
+	$(CARGO) build --examples
+	LASTECHO_SOAK=10m $(CARGO) test --test torture -- --include-ignored --nocapture soak
 
 check: ## Formatting and lints; warnings are errors
 	$(CARGO) fmt --all --check

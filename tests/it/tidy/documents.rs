@@ -100,3 +100,31 @@ fn links_between_documents_lead_somewhere() {
         assert_tidy(&dead.collect::<Vec<_>>());
     }
 }
+
+/// The tests that the README's table of limits names, the last of its columns.
+fn named_tests(document: &str) -> Vec<&str> {
+    let section = document.split("\n## Limits\n").nth(1).unwrap_or("");
+    let section = section.split("\n## ").next().unwrap_or("");
+    let rows = section.lines().filter(|line| line.starts_with("| "));
+    let tests = rows.filter_map(|row| row.trim_end_matches([' ', '|']).rsplit('|').next());
+    tests
+        .flat_map(|names| names.split('`').skip(1).step_by(2))
+        .collect()
+}
+
+#[test]
+fn every_limit_names_a_test_that_exists() {
+    let made_up =
+        "\n## Limits\n\n| what | test |\n|---|---|\n| `--x` | `a`, `b` |\n\n## More\n| `c` |\n";
+    assert_eq!(named_tests(made_up), ["a", "b"]);
+    let sources: String = files("tests/torture", "rs").iter().map(read).collect();
+    let readme = read("README.md");
+    let named = named_tests(&readme);
+    let missing = named.iter().filter(|name| {
+        let test = format!("#[test]\nfn {name}()");
+        !sources.contains(&test)
+    });
+    let missing: Vec<_> = missing.map(|name| format!("no test {name}")).collect();
+    assert!(named.len() > 10, "{named:?}");
+    assert_tidy(&missing);
+}
