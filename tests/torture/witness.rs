@@ -1,9 +1,9 @@
 //! A client that checks its echoes while others make trouble.
 
-use crate::harness::{Broken, Server, WATCHDOG, noise};
+use crate::harness::{Broken, Server, WATCHDOG, noise, read_to_end};
 use socket2::{Domain, Socket, Type};
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -98,6 +98,12 @@ impl Seen {
             thread::sleep(Duration::from_millis(2)); // leaves the processor to the trouble
             since = Instant::now();
         }
-        Ok(())
+        // Its end as well, so that its next connection is not one too many.
+        let shut = client.shutdown(Shutdown::Write);
+        shut.map_err(|error| Broken::Reset(error.to_string()))?;
+        match read_to_end(&mut client)?.len() {
+            0 => Ok(()),
+            more => Err(Broken::Short(format!("{more} bytes more than were sent"))),
+        }
     }
 }

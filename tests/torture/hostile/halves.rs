@@ -130,13 +130,16 @@ fn clients_that_shut_their_reading_half_are_served_or_reset_themselves() {
     let _machine = shared();
     let server = Server::start(Program::Lastecho, &["-v"]);
     let (seen, ()) = witnessed(&server, || {
-        for number in 0..CLIENTS {
+        let client = |number| {
             let mut client = server.connect();
             client.shutdown(Shutdown::Read).unwrap();
             client.write_all(&noise(1000 * number, 12)).unwrap();
             client.shutdown(Shutdown::Write).unwrap();
-        }
+            client
+        };
+        let clients: Vec<_> = (0..CLIENTS).map(client).collect();
         eventually("their end", || ends(&server.stderr()) >= CLIENTS);
+        drop(clients);
     });
     let ended = server.stop();
     assert_sums(&ended);

@@ -10,8 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Threads of a server beside those that serve: main, signals, two that write,
-/// and those that wait for clients.
-const OTHER_THREADS: u64 = 4 + 16 + 1;
+/// those that wait for clients (16), and some that are about to end.
+const OTHER_THREADS: u64 = 4 + 16 + 8;
 
 fn crowd() -> usize {
     if is_long() { 9000 } else { 2000 }

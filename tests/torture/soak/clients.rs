@@ -105,48 +105,58 @@ impl<'a> Visit<'a> {
 
     fn converse(&mut self, mut client: TcpStream, kind: Kind) -> io::Result<()> {
         let seed = self.ledger.connections;
-        let spread =
-            |least: u64, most: u64| usize::try_from(least + seed * 7919 % (most - least)).unwrap();
+        let spread = |least: u64, most: u64| {
+            noise(
+                usize::try_from(least + seed * 7919 % (most - least)).unwrap(),
+                seed,
+            )
+        };
         match kind {
-            Kind::Short => {
-                self.ask(&mut client, &noise(spread(1, 300), seed))?;
+            Kind::Short => self.ask(&mut client, &spread(1, 300)).map(drop),
+            Kind::Lines => self.ask_lines(&mut client),
+            Kind::Slow => self.ask_slowly(&mut client),
+            Kind::Bulk => self.pour(&client, &spread(1 << 20, 4 << 20)),
+            Kind::HalfClose => self.half_close(&mut client, &spread(1, 60_000)),
+            Kind::Reset => self.reset(&mut client, &spread(1, 3000)),
+        }
+    }
+
+    fn ask_lines(&mut self, client: &mut TcpStream) -> io::Result<()> {
+        for number in 0..40 {
+            if !self.ask(client, format!("line {number}\n").as_bytes())? {
+                break;
             }
-            Kind::Lines => {
-                for number in 0..spread(20, 60) {
-                    if !self.ask(&mut client, format!("line {number}\n").as_bytes())? {
-                        break;
-                    }
-                }
+        }
+        Ok(())
+    }
+
+    fn ask_slowly(&mut self, client: &mut TcpStream) -> io::Result<()> {
+        for byte in 0..5 {
+            if !self.ask(client, &[byte])? {
+                break;
             }
-            Kind::Slow => {
-                for byte in 0..5 {
-                    if !self.ask(&mut client, &[byte])? {
-                        break;
-                    }
-                    thread::sleep(Duration::from_millis(100));
-                }
-            }
-            Kind::Bulk => self.pour(&client, &noise(spread(1 << 20, 4 << 20), seed))?,
-            Kind::HalfClose => {
-                let data = noise(spread(1, 60_000), seed);
-                self.send(&mut client, &data)?;
-                // Fails where the server's end is complete already.
-                let _ = client.shutdown(Shutdown::Write);
-                self.read_echo(&client, &data)?;
-                if client.read(&mut [0])? > 0 {
-                    let more = Broken::Short("more than was sent".into());
-                    self.ledger.broken.push(more);
-                }
-            }
-            Kind::Reset => {
-                // The last byte's way there acknowledges what came before it.
-                if self.ask(&mut client, &noise(spread(1, 3000), seed))?
-                    && self.ask(&mut client, b"x")?
-                {
-                    self.ledger.resets += 1;
-                    SockRef::from(&client).set_linger(Some(Duration::ZERO))?;
-                }
-            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
+    fn half_close(&mut self, client: &mut TcpStream, data: &[u8]) -> io::Result<()> {
+        self.send(client, data)?;
+        // Fails where the server's end is complete already.
+        let _ = client.shutdown(Shutdown::Write);
+        self.read_echo(client, data)?;
+        if client.read(&mut [0])? > 0 {
+            let more = Broken::Short("more than was sent".into());
+            self.ledger.broken.push(more);
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self, client: &mut TcpStream, data: &[u8]) -> io::Result<()> {
+        // The last byte's way there acknowledges what came before it.
+        if self.ask(client, data)? && self.ask(client, b"x")? {
+            self.ledger.resets += 1;
+            SockRef::from(&*client).set_linger(Some(Duration::ZERO))?;
         }
         Ok(())
     }
