@@ -1,11 +1,15 @@
 //! Signals that ask a [`Stop`] to stop.
 
 use crate::deadline::Deadline;
+use crate::early::Early;
 use crate::stop::Stop;
+use crate::sys;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use signal_hook::iterator::{Handle, Signals as Incoming};
+use signal_hook::iterator::backend::{Handle, SignalDelivery};
+use signal_hook::iterator::exfiltrator::SignalOnly;
 use std::ffi::c_int;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -15,6 +19,11 @@ pub const STOP_SIGNALS: [c_int; 4] = [SIGINT, SIGTERM, SIGQUIT, SIGHUP];
 /// Signals that follow one within this time are the same request: supervisors
 /// and timeout(1) send several.
 const SAME_REQUEST: Duration = Duration::from_millis(200);
+/// How often is looked whether a signal came whose wake-up was lost: the
+/// handler notes the signal first, then sends a byte, which may fail.
+const LOOK: Duration = Duration::from_secs(1);
+
+type Incoming = SignalDelivery<UnixStream, SignalOnly>;
 
 /// What a signal meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,13 +75,14 @@ pub fn install_with(
     let ignored = ignored_signals();
     let wanted = STOP_SIGNALS.iter().chain(others);
     let wanted = wanted.filter(|&&signal| ignored & (1 << (signal - 1)) == 0);
-    let mut incoming = Incoming::new(wanted)?;
+    let (read, write) = UnixStream::pair()?;
+    let incoming = Incoming::with_pipe(read, write, SignalOnly, wanted)?;
     let handle = incoming.handle();
     let mut asked = Asked::new(stop.clone());
     let thread = thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
-            for signal in incoming.forever() {
+            each_signal(incoming, |signal| {
                 let request = if STOP_SIGNALS.contains(&signal) {
                     asked.again(Instant::now())
                 } else {
@@ -81,9 +91,29 @@ pub fn install_with(
                 if let Some(request) = request {
                     observer(signal, request);
                 }
-            }
+            });
         })?;
     Ok(Signals { handle, thread })
+}
+
+/// Gives out every signal, until the handle is closed.
+///
+/// Blocks for at most [`LOOK`]; a signal wakes it. signal-hook's own iterator
+/// panics where its pipe cannot be read, and nobody could stop the server any
+/// more; here a pipe that fails costs a short nap.
+fn each_signal(mut incoming: Incoming, mut each: impl FnMut(c_int)) {
+    let mut early = Early::default();
+    while !incoming.handle().is_closed() {
+        sys::wait_readable(incoming.get_read(), LOOK);
+        let mut came = false;
+        for signal in incoming.pending() {
+            came = true;
+            each(signal);
+        }
+        if !came {
+            early.note(LOOK);
+        }
+    }
 }
 
 impl Drop for Signals {
