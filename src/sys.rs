@@ -99,20 +99,27 @@ fn wait(socket: impl AsFd, event: PollFlags, timeout: Duration) -> bool {
 
 /// Whether a thread that is started now would find memory for its beginnings.
 ///
-/// At the start of a thread std maps a small signal stack and *aborts* the
-/// process where that fails, and starting it may well succeed before, because
-/// the C library keeps the stacks of ended threads. So this tries a mapping of
-/// a generous size first. Another thread may still take the memory in between.
+/// At the start of a thread std maps a small signal stack, protects a guard
+/// page below it and *aborts* the process where either fails, and starting it
+/// may well succeed before, because the C library keeps the stacks of ended
+/// threads. So this tries a mapping of a generous size first, and a guard page
+/// in its middle: near the limit of maps (`vm.max_map_count`) a mapping that
+/// joins its neighbour still succeeds, and splitting it fails (mprotect(2)).
+/// Another thread may still take the memory in between.
 #[allow(unsafe_code)]
 pub(crate) fn can_start_thread() -> io::Result<()> {
-    use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+    use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
+    use rustix::mm::{mmap_anonymous, mprotect, munmap};
     const ROOM: usize = 256 * 1024;
     let (access, kind) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
     // SAFETY: a new private mapping at an address of the kernel's choice,
-    // which nobody else knows, is given back untouched.
+    // which nobody else knows, is given back untouched; the guard lies inside.
     unsafe {
         let mapping = mmap_anonymous(std::ptr::null_mut(), ROOM, access, kind)?;
+        let middle = mapping.byte_add(ROOM / 2);
+        let guarded = mprotect(middle, rustix::param::page_size(), MprotectFlags::empty());
         munmap(mapping, ROOM)?;
+        guarded?;
     }
     Ok(())
 }
