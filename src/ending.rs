@@ -20,7 +20,7 @@ use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::thread;
 use crate::sys;
 use socket2::SockRef;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
@@ -127,9 +127,10 @@ impl<'a> Linger<'a> {
                 Swept::Closed => self.nap(),
                 Swept::Quiet(0) if out == 0 && self.quiet_for() >= QUIET => return End::Fin,
                 Swept::Quiet(0) => {
-                    if !sys::wait_readable(self.link.socket(), SLICE) {
-                        self.early.note(SLICE);
-                    }
+                    sys::wait_readable(self.link.socket(), SLICE);
+                    // Noted in any case: what is there may be out of reach,
+                    // for want of memory.
+                    self.early.note(SLICE);
                 }
                 Swept::Quiet(_) => self.last_heard = Some(Instant::now()),
             }
@@ -187,11 +188,9 @@ fn discard(link: &Link) -> Swept {
                 bytes += count as u64;
                 link.discarded.fetch_add(count as u64, Relaxed);
             }
-            Err(error) => match error.kind() {
-                ErrorKind::WouldBlock => break,
-                ErrorKind::Interrupted => {}
-                _ => return Swept::Reset,
-            },
+            // Nothing there, or no memory to take it: no news of the peer.
+            Err(error) if sys::is_tick(&error) => break,
+            Err(_) => return Swept::Reset,
         }
     }
     Swept::Quiet(bytes)
