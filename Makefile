@@ -3,8 +3,10 @@
 CARGO ?= cargo
 ARGS ?=
 # The real clients that tests drive, and what breaks the world around the server.
-PACKAGES := netcat-openbsd netcat-traditional ncat telnet socat curl bsdutils strace iproute2 util-linux
-TOOLS := nc.openbsd nc.traditional ncat telnet socat curl script logger bash strace ip tc unshare prlimit
+PACKAGES := netcat-openbsd netcat-traditional ncat telnet socat curl bsdutils strace iproute2 util-linux redis-server postgresql
+TOOLS := nc.openbsd nc.traditional ncat telnet socat curl script logger bash strace ip tc unshare prlimit setpriv redis-server
+# Debian keeps it off the path.
+POSTGRES = $(wildcard /usr/lib/postgresql/*/bin/postgres)
 # The rows that `make torture` measured.
 ROWS := $(CURDIR)/target/reliability.rows
 
@@ -64,6 +66,7 @@ doc: ## Build the documentation; warnings are errors
 
 deps: ## Install the real clients that the tests drive, or say what is missing
 	@missing=; for tool in $(TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	if [ -z "$(POSTGRES)" ]; then missing="$$missing postgres"; fi; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 		echo "installing $(PACKAGES)"; \

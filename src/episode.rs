@@ -32,12 +32,26 @@ impl Seldom {
     }
 }
 
-/// What failed again and again, how long to wait before the next try, and
+/// What fails again and again, how long to wait before the next try, and
 /// whether that was said already.
 ///
 /// The waits double from 5 ms to 1 s, as in Go's net/http. One line is logged
-/// when an episode begins and one, with the count, when it is over.
-pub(crate) struct Episode {
+/// when an episode begins and one, with the count, when it is over: 2 s after
+/// the last failure. Threads that depend on the same thing share one, so that
+/// it is not hammered when it is in trouble: see [`hold_off`](Self::hold_off).
+///
+/// ```
+/// use lastecho::Episode;
+/// use std::time::Duration;
+///
+/// let database = Episode::new("the database");
+/// assert_eq!(database.hold_off(), None);
+/// assert_eq!(database.failed(&"connection refused"), Duration::from_millis(5));
+/// assert!(database.hold_off().is_some_and(|wait| wait <= Duration::from_millis(5)));
+/// database.worked();
+/// assert_eq!(database.hold_off(), None);
+/// ```
+pub struct Episode {
     what: String,
     /// Kept beside the lock so that success costs one load in good times.
     open: AtomicBool,
@@ -49,10 +63,15 @@ struct State {
     last: Instant,
     failures: u64,
     wait: Duration,
+    /// When the next of those who share it may try; `None` where it worked
+    /// since.
+    next: Option<Instant>,
 }
 
 impl Episode {
-    pub(crate) fn new(what: impl Into<String>) -> Self {
+    /// Good times, for now; `what` names it in the log.
+    #[must_use]
+    pub fn new(what: impl Into<String>) -> Self {
         Self {
             what: what.into(),
             open: AtomicBool::new(false),
@@ -61,11 +80,11 @@ impl Episode {
     }
 
     /// Notes a failure and says how long to wait before the next try.
-    pub(crate) fn failed(&self, error: &dyn fmt::Display) -> Duration {
+    pub fn failed(&self, error: &dyn fmt::Display) -> Duration {
         let now = Instant::now();
         let mut state = lock(&self.state);
         if state.is_none() {
-            log::warn!("{}: {error}; clients wait, trying again", self.what);
+            log::warn!("{}: {error}; trying again", self.what);
             // Relaxed: a thread that sees it late only ends the episode later.
             self.open.store(true, Ordering::Relaxed);
         }
@@ -74,15 +93,38 @@ impl Episode {
             last: now,
             failures: 0,
             wait: FIRST_WAIT / 2,
+            next: None,
         });
         state.last = now;
         state.failures += 1;
         state.wait = (state.wait * 2).min(LONGEST_WAIT);
+        state.next = Some(now + state.wait);
         state.wait
     }
 
+    /// How long a thread that shares it should leave the thing alone; `None`
+    /// where it is this thread's turn to try.
+    ///
+    /// After a failure one thread may try for each wait, whatever their
+    /// number; after a success, all. Never blocks. Who gets its turn need not
+    /// use it: the next one comes a wait later.
+    #[must_use = "what is in trouble should be left alone"]
+    pub fn hold_off(&self) -> Option<Duration> {
+        if !self.open.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut state = lock(&self.state);
+        let state = state.as_mut()?;
+        let (now, next) = (Instant::now(), state.next?);
+        if now < next {
+            return Some(next - now);
+        }
+        state.next = Some(now + state.wait);
+        None
+    }
+
     /// Notes that it works; ends an episode whose last failure is long enough ago.
-    pub(crate) fn worked(&self) {
+    pub fn worked(&self) {
         if !self.open.load(Ordering::Relaxed) {
             return;
         }
@@ -102,7 +144,17 @@ impl Episode {
             }
         } else if let Some(state) = state.as_mut() {
             state.wait = FIRST_WAIT / 2;
+            state.next = None;
         }
+    }
+}
+
+impl fmt::Debug for Episode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Episode")
+            .field("what", &self.what)
+            .field("open", &self.open.load(Ordering::Relaxed))
+            .finish_non_exhaustive()
     }
 }
 
@@ -117,6 +169,23 @@ mod tests {
             .map(|_| episode.failed(&"none left").as_millis())
             .collect();
         assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+    }
+
+    #[test]
+    fn after_a_failure_one_of_many_may_try_and_after_a_success_all() {
+        let episode = Episode::new("database");
+        assert_eq!(episode.hold_off(), None);
+        for _ in 0..10 {
+            episode.failed(&"gone");
+        }
+        assert!((0..100).all(|_| episode.hold_off().is_some()));
+        if let Some(state) = lock(&episode.state).as_mut() {
+            state.next = Some(Instant::now()); // the wait is over
+        }
+        let turns = (0..100).filter(|_| episode.hold_off().is_none());
+        assert_eq!(turns.count(), 1);
+        episode.worked();
+        assert!((0..100).all(|_| episode.hold_off().is_none()));
     }
 
     #[test]

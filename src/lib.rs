@@ -48,6 +48,9 @@
 //! - [`Report`] tells what came of it, [`Event`] tells it as it happens, and
 //!   [`Live`] shows who is connected.
 //! - [`Echo`] is the handler of the `lastecho` program.
+//! - [`Queue`] and [`Workers`] do jobs as a server does requests, [`Shutdown`]
+//!   stops the parts of a program in order, and [`Episode`] is the back-off
+//!   that threads share when something that all of them need is in trouble.
 //!
 //! # How long a stop takes
 //!
@@ -119,6 +122,7 @@ mod writer;
 pub use connection::{Connection, Ending};
 pub use deadline::Deadline;
 pub use echo::Echo;
+pub use episode::Episode;
 pub use event::{Event, Outcome, Snapshot, State};
 pub use live::Live;
 pub use queue::{Queue, Reason, Rejected, Take};

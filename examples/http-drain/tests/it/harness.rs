@@ -68,17 +68,31 @@ impl Program {
     }
 
     /// Waits for the next line on standard output; it must begin so. Returns
-    /// the address after it.
-    pub(crate) fn await_address(&self, prefix: &str) -> SocketAddr {
+    /// what comes after that.
+    pub(crate) fn await_line(&self, prefix: &str) -> String {
         let line = self.stdout.recv_timeout(WATCHDOG);
         let line = line.unwrap_or_else(|_| panic!("no {prefix:?}: {}", self.stderr()));
-        let address = line.strip_prefix(prefix);
-        let address = address.unwrap_or_else(|| panic!("no {prefix:?} in {line:?}"));
-        address.parse().unwrap()
+        let rest = line.strip_prefix(prefix);
+        let rest = rest.unwrap_or_else(|| panic!("no {prefix:?} in {line:?}"));
+        rest.to_owned()
+    }
+
+    /// The same, where an address comes after it.
+    pub(crate) fn await_address(&self, prefix: &str) -> SocketAddr {
+        self.await_line(prefix).parse().unwrap()
     }
 
     pub(crate) fn term(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    #[allow(dead_code)] // only redis-to-db asks
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// What it has logged so far.

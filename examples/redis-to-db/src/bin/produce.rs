@@ -1,0 +1,108 @@
+//! `produce`: puts numbered messages into the list, for `redis-to-db` to move.
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use lastecho::{Deadline, Episode, Stop, signals};
+use redis_to_db::options::{redis_url, refuse};
+use redis_to_db::outcome::say;
+use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Messages that are sent to Redis in one piece.
+const PIECE: u64 = 100;
+
+/// Puts messages into a Redis list: `PREFIX-1 message 1`, and so on.
+///
+/// When Redis fails it tries again, and may so put messages in twice: their
+/// keys are the same, so the database has each once.
+#[derive(Parser)]
+#[command(name = "produce", version)]
+struct Options {
+    /// How many
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    count: u64,
+
+    /// How many in a second, at most
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    rate: u64,
+
+    /// What their keys begin with
+    #[arg(long, default_value = "message")]
+    prefix: String,
+
+    /// Where Redis is
+    #[arg(long, value_name = "URL", default_value = "redis://127.0.0.1:6379", value_parser = redis_url)]
+    redis: String,
+
+    /// The list; the left end is the newest
+    #[arg(long, value_name = "KEY", default_value = "messages")]
+    list: String,
+}
+
+fn main() -> ExitCode {
+    let options = Options::try_parse().unwrap_or_else(|error| refuse("produce", &error));
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "produce: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Produces until all are in the list, or the stop.
+fn run(options: &Options) -> Result<()> {
+    let config = ConfigBuilder::new().set_time_format_rfc3339().build();
+    WriteLogger::init(LevelFilter::Info, config, io::stderr())?;
+    let stop = Stop::new();
+    let _signals = signals::install(&stop).context("cannot catch signals")?;
+    let client = redis::Client::open(options.redis.as_str())?;
+    let trouble = Episode::new("redis");
+    let (started, mut produced, mut connection) = (Instant::now(), 0, None);
+    while produced < options.count && !stop.is_set() {
+        let piece = PIECE.min(options.rate).min(options.count - produced);
+        match push(
+            options,
+            &client,
+            &mut connection,
+            produced + 1..=produced + piece,
+        ) {
+            Ok(()) => {
+                trouble.worked();
+                produced += piece;
+                let due = Duration::from_secs_f64(produced as f64 / options.rate as f64);
+                let _ = stop.wait(Deadline::at(started + due));
+            }
+            Err(error) => {
+                connection = None;
+                let _ = stop.wait(Deadline::after(trouble.failed(&error)));
+            }
+        }
+    }
+    say(format_args!("produced {produced}"));
+    Ok(())
+}
+
+/// Puts these numbers into the list, all or (as far as we know) none.
+fn push(
+    options: &Options,
+    client: &redis::Client,
+    connection: &mut Option<redis::Connection>,
+    numbers: impl Iterator<Item = u64>,
+) -> redis::RedisResult<()> {
+    let patience = Duration::from_secs(5);
+    let connection = match connection {
+        Some(connection) => connection,
+        None => connection.insert(client.get_connection_with_timeout(patience)?),
+    };
+    connection.set_read_timeout(Some(patience))?;
+    connection.set_write_timeout(Some(patience))?;
+    let mut push = redis::cmd("LPUSH");
+    push.arg(&options.list);
+    for number in numbers {
+        push.arg(format!("{}-{number} message {number}", options.prefix));
+    }
+    push.query(connection)
+}

@@ -1,0 +1,11 @@
+//! Workers that move messages from a Redis list into a database, at least
+//! once.
+//!
+//! [`lists`] knows where a message is in Redis, [`database`] writes it, and
+//! [`mover`] is the workers between the two, with their stop.
+
+pub mod database;
+pub mod lists;
+pub mod mover;
+pub mod options;
+pub mod outcome;

@@ -1,0 +1,273 @@
+//! The workers between the lists and the database, and the order of their
+//! stop.
+
+use crate::database::{Database, WriteError, Writer};
+use crate::lists::{How, Link, Lists};
+use crate::options::Options;
+use crate::outcome::{Counts, count, say};
+use anyhow::{Context, Result, anyhow};
+use lastecho::{Deadline, Episode, Failure, Shutdown, Stop, Take, WorkError, Worker, Workers};
+use std::io;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Everything that the workers share.
+pub struct Mover {
+    options: Options,
+    /// Stops the program.
+    stop: Stop,
+    /// Stops the workers, by when their phase should be over.
+    drain: Stop,
+    lists: Lists,
+    database: Database,
+    /// One for all: a database that is down is tried by one at a time, and the
+    /// queue stays in Redis.
+    outage: Episode,
+    /// What became of the messages.
+    pub counts: Counts,
+}
+
+/// A worker: a connection to Redis, a way into the database.
+struct Hand<'a> {
+    mover: &'a Mover,
+    link: Link<'a>,
+    writer: Writer<'a>,
+}
+
+impl Worker for Hand<'_> {
+    type Job = Vec<u8>;
+
+    fn take(&mut self, longest: Duration) -> Take<Vec<u8>> {
+        let Mover {
+            drain,
+            lists,
+            outage,
+            ..
+        } = self.mover;
+        let waits = [outage.hold_off(), lists.trouble.hold_off()];
+        if let Some(wait) = waits.into_iter().flatten().max() {
+            let _ = drain.wait(Deadline::after(wait.min(longest)));
+            return Take::Nothing;
+        }
+        match self.link.take(longest) {
+            Ok(Some(message)) => {
+                count(&self.mover.counts.taken);
+                Take::Job(message)
+            }
+            // The error is told and waited for by `trouble`.
+            Ok(None) | Err(_) => Take::Nothing,
+        }
+    }
+
+    /// Into the database first, out of Redis then: in between, a kill makes a
+    /// duplicate, which its key makes harmless. The other way round it would
+    /// make a loss.
+    fn work(&mut self, message: &mut Vec<u8>) -> Result<(), WorkError> {
+        let Mover {
+            options,
+            outage,
+            counts,
+            ..
+        } = self.mover;
+        thread::sleep(options.work);
+        let (key, body) = parse(message)?;
+        if let Some(word) = &options.panic_on {
+            assert!(!key.contains(word), "on purpose");
+        }
+        let is_new = self.writer.write(key, body)?;
+        outage.worked();
+        count(&counts.moved);
+        if !is_new {
+            count(&counts.duplicates);
+        }
+        self.settle(message, How::Done);
+        Ok(())
+    }
+
+    fn hand_back(&mut self, message: Vec<u8>, failure: Failure) {
+        let Mover { outage, counts, .. } = self.mover;
+        match &failure {
+            Failure::Panicked(_) => count(&counts.panicked),
+            Failure::Failed(_) => count(&counts.failed),
+        }
+        if let Failure::Failed(error) = &failure
+            && let Some(WriteError::Down(_)) = error.downcast_ref()
+        {
+            outage.failed(error);
+            return self.settle(&message, How::Back);
+        }
+        let shown = String::from_utf8_lossy(&message);
+        let shown: String = shown.chars().take(80).collect();
+        log::warn!("{shown:?}: {failure}");
+        self.settle(&message, How::Failed);
+    }
+}
+
+impl Hand<'_> {
+    fn settle(&mut self, message: &[u8], how: How) {
+        let counts = &self.mover.counts;
+        let Some(dead) = self.link.settle(message, how) else {
+            return; // stays in hand, for whoever recovers our lists
+        };
+        count(&counts.settled);
+        match (how, dead) {
+            (How::Done, _) => {}
+            (_, true) => count(&counts.dead),
+            (_, false) => count(&counts.put_back),
+        }
+    }
+}
+
+/// The key and the body of a message.
+fn parse(message: &[u8]) -> Result<(&str, &[u8]), &'static str> {
+    let end = message.iter().position(|byte| *byte == b' ');
+    let (key, body) = message.split_at(end.ok_or("no key and body")?);
+    let key = str::from_utf8(key).map_err(|_| "the key is not UTF-8")?;
+    Ok((key, &body[1..]))
+}
+
+impl Mover {
+    /// Opens the file; connects nowhere yet.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn new(options: Options, stop: &Stop) -> Result<Self> {
+        let drain = Stop::new();
+        Ok(Self {
+            lists: Lists::new(&options, stop, &drain)?,
+            database: Database::open(&options.database).context("database")?,
+            stop: stop.clone(),
+            drain,
+            outage: Episode::new("database"),
+            counts: Counts::default(),
+            options,
+        })
+    }
+
+    /// Waits for Redis, takes the leases, and puts back what was in hand in
+    /// processes that are gone. False where the stop came first.
+    ///
+    /// # Errors
+    /// Redis fails and the policy is to stop.
+    pub fn begin(&self) -> Result<bool> {
+        let mut link = self.lists.link(0);
+        while !self.stop.is_set() {
+            if self.tend(&mut link).is_some() {
+                return Ok(true);
+            }
+            let wait = self.lists.trouble.hold_off().unwrap_or_default();
+            let _ = self.stop.wait(Deadline::after(wait));
+        }
+        let fatal = self.lists.fatal.get();
+        fatal.map_or(Ok(false), |error| Err(anyhow!(error.clone())))
+    }
+
+    /// Moves messages until the workers' phase. What a worker has in hand, it finishes.
+    ///
+    /// # Errors
+    /// Not every thread can be started.
+    pub fn work(&self) -> io::Result<()> {
+        // Without the workers the rest of the program has no purpose.
+        let _ended = self.stop.set_on_drop();
+        let workers = Workers::new("mover", self.options.workers).poll(self.options.poll);
+        let tally = workers.run_each(&self.drain, |number| Hand {
+            mover: self,
+            link: self.lists.link(number),
+            writer: self.database.writer(),
+        })?;
+        log::info!("workers: {tally:?}");
+        Ok(())
+    }
+
+    /// Keeps the leases and shows the progress, until `end`; then gives the
+    /// leases up, and says whether Redis heard it.
+    pub fn keep(&self, end: &Stop) -> bool {
+        let _ended = self.stop.set_on_drop();
+        let mut link = self.lists.link(0);
+        let every = self.options.progress.min(self.options.lease / 3);
+        let (mut told, mut moved) = (Instant::now(), 0);
+        while !end.wait(Deadline::after(every)) {
+            let backlog = self.tend(&mut link);
+            if told.elapsed() >= self.options.progress {
+                let sum = self.counts.moved.load(Relaxed);
+                let rate = (sum - moved) as f64 / told.elapsed().as_secs_f64();
+                let backlog = backlog.map_or("unknown".into(), |backlog| backlog.to_string());
+                let in_hand = self.counts.in_hand();
+                say(format_args!(
+                    "progress moved={sum} rate={rate:.0}/s backlog={backlog} in_hand={in_hand}"
+                ));
+                (told, moved) = (Instant::now(), sum);
+            }
+        }
+        link.release()
+    }
+
+    /// One look at all lists: how many messages wait, if Redis says so.
+    fn tend(&self, link: &mut Link<'_>) -> Option<u64> {
+        let found = link.tend().ok()?;
+        if found.recovered > 0 {
+            log::info!("{} messages of processes that are gone", found.recovered);
+            self.counts.recovered.fetch_add(found.recovered, Relaxed);
+        }
+        Some(found.backlog)
+    }
+
+    /// Whether nothing was left, and no error stopped it.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.counts.in_hand() == 0 && self.lists.fatal.get().is_none()
+    }
+
+    /// Starts workers and keeper, and registers their stop: the workers first,
+    /// then the leases, which they need as long as they have anything in hand.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub fn start(self: &Arc<Self>, shutdown: &Shutdown) -> io::Result<()> {
+        let (mover, end) = (Arc::clone(self), Stop::new());
+        let ended = end.clone();
+        let keeper = thread::Builder::new().name("keeper".into());
+        let keeper = keeper.spawn(move || mover.keep(&ended))?;
+        let mover = Arc::clone(self);
+        let workers = thread::Builder::new().name("workers".into());
+        let workers = workers.spawn(move || mover.work())?;
+
+        let drain = self.drain.clone();
+        shutdown.phase("workers", move |deadline| {
+            drain.set_by(deadline);
+            workers.join().map_err(|_| "panicked")??;
+            Ok(())
+        });
+        shutdown.phase("leases", move |_| {
+            end.set();
+            let heard = keeper.join().map_err(|_| "panicked")?;
+            heard.then_some(()).ok_or("redis could not be told".into())
+        });
+        Ok(())
+    }
+}
+
+/// Registers a shell command as the last phase. It is killed when its time is
+/// over.
+pub fn run_before_exit(command: String, shutdown: &Shutdown) {
+    shutdown.phase("before-exit", move |deadline| {
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(&command).stdin(Stdio::null());
+        // Our standard output is for our own lines.
+        let mut child = shell.stdout(io::stderr()).spawn()?;
+        loop {
+            match child.try_wait()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => return Err(format!("{command}: {status}").into()),
+                None if deadline.has_passed() => break,
+                None => thread::sleep(deadline.cap(Duration::from_millis(10))),
+            }
+        }
+        child.kill()?;
+        child.wait()?;
+        Err(format!("{command}: killed").into())
+    });
+}

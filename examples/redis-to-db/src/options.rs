@@ -1,0 +1,134 @@
+//! The command line.
+
+use clap::{Parser, ValueEnum};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Moves messages from a Redis list into a database, at least once.
+///
+/// A message is its key, a space and its body. INT, TERM, QUIT and HUP ask for
+/// a graceful stop, a further one cuts it short. Exit status: 0 clean, 1 could
+/// not start, 2 usage, 3 stopped but something was left, or stopped by an
+/// error of Redis.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "redis-to-db", version)]
+pub struct Options {
+    /// Where Redis is (6.2 or later)
+    #[arg(long, value_name = "URL", default_value = "redis://127.0.0.1:6379", value_parser = redis_url)]
+    pub redis: String,
+
+    /// The list that messages are taken from; the right end is the oldest
+    #[arg(long, value_name = "KEY", default_value = "messages")]
+    pub list: String,
+
+    /// A file (`SQLite`) or a postgresql:// URL
+    #[arg(long, value_name = "PATH|URL", default_value = "messages.sqlite", value_parser = target)]
+    pub database: Target,
+
+    /// Messages in hand at the same time
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = count)]
+    pub workers: usize,
+
+    /// Failures of its own after which a message goes to KEY:dead
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub attempts: u32,
+
+    /// When Redis fails: try again with back-off, or stop
+    #[arg(long, value_name = "POLICY", default_value = "retry")]
+    pub on_redis_error: OnRedisError,
+
+    /// How long after its end another process takes over what this one had in hand
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub lease: Duration,
+
+    /// Longest that an idle worker waits before it looks at the stop flag
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    pub poll: Duration,
+
+    /// Time between two lines of progress
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    pub progress: Duration,
+
+    /// How long a stop may take before what is left is left behind
+    #[arg(long, value_name = "DURATION", default_value = "8s", value_parser = duration)]
+    pub drain_timeout: Duration,
+
+    /// A shell command to run when all workers have ended
+    #[arg(long, value_name = "COMMAND")]
+    pub before_exit: Option<String>,
+
+    /// Think before each message: slow work, to watch a stop
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
+    pub work: Duration,
+
+    /// For the tests: panic on messages that contain this.
+    #[arg(long, hide = true)]
+    pub panic_on: Option<String>,
+}
+
+/// What to do when Redis fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnRedisError {
+    /// Try again, with back-off.
+    Retry,
+    /// Stop gracefully.
+    Stop,
+}
+
+/// Where messages go.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// An `SQLite` database.
+    File(PathBuf),
+    /// A `PostgreSQL` server's.
+    Postgres(Box<postgres::Config>),
+}
+
+/// Says in one line what is wrong, and ends the process; help and version are
+/// not wrong.
+pub fn refuse(program: &str, error: &clap::Error) -> ! {
+    if !error.use_stderr() {
+        let _ = error.print();
+        std::process::exit(0);
+    }
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    let what = first.strip_prefix("error: ").unwrap_or(first);
+    let _ = writeln!(io::stderr(), "{program}: {what} (see --help)");
+    std::process::exit(2);
+}
+
+/// A URL of Redis.
+///
+/// # Errors
+/// It is none.
+pub fn redis_url(text: &str) -> Result<String, String> {
+    let client = redis::Client::open(text);
+    let client = client.map_err(|_| "write for example redis://127.0.0.1:6379");
+    client.map(|_| text.to_owned()).map_err(str::to_owned)
+}
+
+fn target(text: &str) -> Result<Target, postgres::Error> {
+    if text.starts_with("postgresql://") || text.starts_with("postgres://") {
+        return text
+            .parse()
+            .map(|config| Target::Postgres(Box::new(config)));
+    }
+    Ok(Target::File(text.into()))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("must be more than zero".into()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(format!("{error}, write for example 250ms, 1s or 2m")),
+    }
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 1..=1000) => Ok(number),
+        _ => Err("must be a whole number from 1 to 1000".into()),
+    }
+}

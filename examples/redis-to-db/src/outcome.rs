@@ -1,0 +1,77 @@
+//! What became of the messages: counts, and the lines that tell them.
+
+use lastecho::ShutdownOutcome;
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// taken = moved + failed + panicked + in hand, at any time that is quiet.
+///
+/// Relaxed everywhere: they are sums, and guard nothing.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Messages that a worker got.
+    pub taken: AtomicU64,
+    /// In the database.
+    pub moved: AtomicU64,
+    /// Of those: it had them already.
+    pub duplicates: AtomicU64,
+    /// Back in the list.
+    pub put_back: AtomicU64,
+    /// Not written, because of an error.
+    pub failed: AtomicU64,
+    /// Not written, because of a panic.
+    pub panicked: AtomicU64,
+    /// Of failed and panicked: with the dead.
+    pub dead: AtomicU64,
+    /// Out of a worker's hand, wherever it is now.
+    pub settled: AtomicU64,
+    /// Put back that processes that are gone had in hand.
+    pub recovered: AtomicU64,
+}
+
+impl Counts {
+    /// Messages that a worker has and Redis was not told about yet.
+    #[must_use]
+    pub fn in_hand(&self) -> u64 {
+        let settled = self.settled.load(Relaxed);
+        self.taken.load(Relaxed).saturating_sub(settled)
+    }
+
+    /// The last line.
+    pub fn tell(&self, outcome: &ShutdownOutcome, clean: bool, elapsed_ms: u128) {
+        log::info!("stopped: {outcome}");
+        say(format_args!(
+            "stopped clean={clean} {self} elapsed_ms={elapsed_ms}"
+        ));
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = [
+            ("moved", &self.moved),
+            ("duplicates", &self.duplicates),
+            ("put_back", &self.put_back),
+            ("failed", &self.failed),
+            ("panicked", &self.panicked),
+            ("dead", &self.dead),
+            ("recovered", &self.recovered),
+        ];
+        for (name, count) in counts {
+            write!(f, "{name}={} ", count.load(Relaxed))?;
+        }
+        write!(f, "in_hand={}", self.in_hand())
+    }
+}
+
+/// One more.
+pub fn count(sum: &AtomicU64) {
+    sum.fetch_add(1, Relaxed);
+}
+
+/// A line for machines. Nobody may be listening any more.
+pub fn say(line: fmt::Arguments<'_>) {
+    let mut stdout = io::stdout();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}

@@ -1,0 +1,191 @@
+//! Where every message is.
+
+use crate::servers::{Redis, eventually, memory};
+use redis::{Connection, FromRedisValue};
+use std::collections::{BTreeMap, BTreeSet};
+use tempfile::TempDir;
+
+/// A Redis, a database, and the messages that were produced.
+pub(crate) struct Account {
+    pub(crate) redis: Redis,
+    pub(crate) database: String,
+    produced: BTreeSet<String>,
+    dir: TempDir,
+}
+
+/// The keys of messages, by place.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    pub(crate) waiting: Vec<String>,
+    /// In the lists of workers.
+    pub(crate) in_hand: BTreeSet<String>,
+    pub(crate) dead: Vec<String>,
+    /// In the database, and how often each was written.
+    pub(crate) rows: BTreeMap<String, i64>,
+}
+
+impl Account {
+    /// With an `SQLite` file.
+    pub(crate) fn new() -> Self {
+        let dir = memory();
+        let file = dir.path().join("messages.sqlite");
+        Self {
+            redis: Redis::start(),
+            database: file.to_str().unwrap().to_owned(),
+            produced: BTreeSet::new(),
+            dir,
+        }
+    }
+
+    pub(crate) fn with(database: String) -> Self {
+        Self {
+            database,
+            ..Self::new()
+        }
+    }
+
+    /// A file for a test's own use.
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn produce(&mut self, prefix: &str, count: u64) {
+        crate::programs::produce(&self.redis, prefix, count);
+        self.produced
+            .extend((1..=count).map(|number| format!("{prefix}-{number}")));
+    }
+
+    /// The list is empty, and so are all workers' hands.
+    pub(crate) fn is_dry(&self) -> bool {
+        let mut redis = self.redis.connect();
+        length(&mut redis, "messages") == 0 && in_hand(&mut redis).is_empty()
+    }
+
+    pub(crate) fn await_dry(&self) {
+        eventually("the list is empty", || self.is_dry());
+    }
+
+    /// Waits until no more than so many wait.
+    pub(crate) fn await_waiting(&self, most: u64) {
+        let mut redis = self.redis.connect();
+        eventually("messages were taken", || {
+            length(&mut redis, "messages") <= most
+        });
+    }
+
+    /// Messages that wait.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.redis_command(&["LLEN", "messages"])
+    }
+
+    /// Asks Redis directly.
+    pub(crate) fn redis_command<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        ask(&mut self.redis.connect(), words)
+    }
+
+    pub(crate) fn places(&self) -> Places {
+        let mut redis = self.redis.connect();
+        Places {
+            waiting: keys_in(&mut redis, "messages"),
+            in_hand: in_hand(&mut redis),
+            dead: keys_in(&mut redis, "messages:dead"),
+            rows: self.rows(),
+        }
+    }
+
+    fn rows(&self) -> BTreeMap<String, i64> {
+        const ALL: &str = "SELECT key, written::int8 FROM messages";
+        if self.database.starts_with("postgresql:") {
+            let mut client = postgres::Client::connect(&self.database, postgres::NoTls).unwrap();
+            let rows = client.query(ALL, &[]).unwrap_or_default();
+            return rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        }
+        let file = rusqlite::Connection::open(&self.database).unwrap();
+        let Ok(mut all) = file.prepare(&ALL.replace("::int8", "")) else {
+            return BTreeMap::new(); // nothing was written yet
+        };
+        let rows = all.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+}
+
+impl Places {
+    /// Every message is somewhere.
+    pub(crate) fn none_lost(&self, account: &Account) -> Result<(), String> {
+        let mut found: BTreeSet<&String> = self.waiting.iter().chain(&self.dead).collect();
+        found.extend(self.in_hand.iter().chain(self.rows.keys()));
+        let mut lost = account.produced.iter().filter(|key| !found.contains(key));
+        let Some(first) = lost.next() else {
+            return Ok(());
+        };
+        let (lost, all) = (1 + lost.count(), account.produced.len());
+        Err(format!("{lost} of {all} lost, {first} among them"))
+    }
+
+    /// Every message is in the database, and none was written twice but these;
+    /// how many were.
+    pub(crate) fn all_moved(
+        &self,
+        account: &Account,
+        may_be_twice: &BTreeSet<String>,
+    ) -> Result<usize, String> {
+        self.none_lost(account)?;
+        let (rows, produced) = (self.rows.len(), account.produced.len());
+        if rows != produced {
+            return Err(format!("{rows} of {produced} in the database"));
+        }
+        let twice = self.written_twice();
+        match twice.iter().find(|key| !may_be_twice.contains(*key)) {
+            Some(key) => Err(format!("{key} was written twice")),
+            None => Ok(twice.len()),
+        }
+    }
+
+    /// No message is in hand or in two places, none was written twice.
+    pub(crate) fn each_in_one_place(&self, account: &Account) -> Result<(), String> {
+        self.none_lost(account)?;
+        let both = self
+            .waiting
+            .iter()
+            .filter(|key| self.rows.contains_key(*key));
+        let (both, in_hand) = (both.count(), self.in_hand.len());
+        let twice = self.written_twice().len();
+        if (twice, both, in_hand) != (0, 0, 0) {
+            return Err(format!(
+                "{twice} written twice, {both} written and waiting, {in_hand} in hand"
+            ));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn written_twice(&self) -> BTreeSet<String> {
+        let rows = self.rows.iter().filter(|(_, written)| **written > 1);
+        rows.map(|(key, _)| key.clone()).collect()
+    }
+}
+
+/// No message may be written twice.
+pub(crate) const NONE: BTreeSet<String> = BTreeSet::new();
+
+fn ask<T: FromRedisValue>(redis: &mut Connection, words: &[&str]) -> T {
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]).query(redis).unwrap()
+}
+
+fn length(redis: &mut Connection, list: &str) -> u64 {
+    ask(redis, &["LLEN", list])
+}
+
+fn in_hand(redis: &mut Connection) -> BTreeSet<String> {
+    let lists: Vec<String> = ask(redis, &["KEYS", "messages:processing:*"]);
+    let lists = lists.iter();
+    lists.flat_map(|list| keys_in(redis, list)).collect()
+}
+
+/// The keys of the messages in a list, the oldest first.
+fn keys_in(redis: &mut Connection, list: &str) -> Vec<String> {
+    let messages: Vec<String> = ask(redis, &["LRANGE", list, "0", "-1"]);
+    let keys = messages.iter().rev();
+    keys.map(|message| message.split(' ').next().unwrap().to_owned())
+        .collect()
+}

@@ -1,0 +1,18 @@
+//! The promises of `redis-to-db`, with a real Redis and real databases.
+//!
+//! Each is also tried on a control from which something was taken away (see
+//! `tests/control`), and there it must break.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+mod account;
+#[allow(dead_code)] // what only http-drain needs
+#[path = "../../../http-drain/tests/it/harness.rs"]
+mod harness;
+mod kills;
+mod outages;
+mod programs;
+mod redis_errors;
+mod servers;
+mod stopping;
+mod telling;

@@ -1,0 +1,121 @@
+//! Redis fails, is slow, is not there yet.
+
+use crate::account::{Account, NONE};
+use crate::harness::Program;
+use crate::programs::{Kept, Which, launch, promise, run_dry, start, stop};
+use crate::servers::{Redis, eventually};
+use rustix::process::Signal;
+use std::net::TcpListener;
+use std::thread;
+use std::time::Duration;
+
+/// Ends Redis, orderly or not, and starts it again a little later.
+pub(crate) fn restart(redis: &mut Redis, seed: u64) {
+    redis.end(if seed.is_multiple_of(2) {
+        Signal::TERM
+    } else {
+        Signal::KILL
+    });
+    thread::sleep(Duration::from_millis(200));
+    redis.start_again();
+}
+
+/// 1200 messages, and Redis is away twice meanwhile.
+fn restart_twice(which: Which, number: u64) -> Kept {
+    let mut account = Account::new();
+    account.produce("restart", 1200);
+    let mut program = start(which, &account, &["--work", "20ms"]);
+    for part in [0, 1] {
+        let most = 1000 - 400 * part - 50 * number;
+        eventually("messages were taken, or the program ended", || {
+            account.waiting() <= most || !program.is_running()
+        });
+        restart(&mut account.redis, part);
+    }
+    eventually("the list is empty, or the program", || {
+        account.is_dry() || !program.is_running()
+    });
+    let ended = if program.is_running() {
+        stop(program)
+    } else {
+        program.wait()
+    };
+    account.places().all_moved(&account, &NONE)?;
+    assert_eq!(
+        (ended.code, ended.told("clean")),
+        (Some(0), "true"),
+        "{ended:?}"
+    );
+    Ok(format!("{:?}", ended.stdout.last()))
+}
+
+#[test]
+#[ignore = "needs redis-server: make deps"]
+fn a_redis_that_is_restarted_neither_ends_the_workers_nor_loses_a_message() {
+    promise(2, &[Which::Buffered], restart_twice);
+}
+
+#[test]
+#[ignore = "needs redis-server: make deps"]
+fn the_policy_stop_stops_at_an_error_and_loses_nothing() {
+    let mut account = Account::new();
+    account.produce("policy", 2000);
+    let hook = account.path("hook");
+    let touch = format!("touch {hook}");
+    let options = [
+        "--on-redis-error",
+        "stop",
+        "--work",
+        "50ms",
+        "--lease",
+        "4s",
+    ];
+    let bounds = ["--drain-timeout", "2s", "--before-exit", &touch];
+    let program = start(Which::Ours, &account, &[&options[..], &bounds].concat());
+    account.await_waiting(1900);
+    account.redis.end(Signal::TERM);
+    let ended = program.wait(); // by itself
+    assert_eq!(
+        (ended.code, ended.told("clean")),
+        (Some(3), "false"),
+        "{ended:?}"
+    );
+    assert!(std::fs::exists(hook).unwrap(), "no hook: {ended:?}");
+    account.redis.start_again();
+    let in_hand = account.places().in_hand;
+    // Not the same number: Redis did what it could not answer any more.
+    assert!((1..=32).contains(&ended.count("in_hand")), "{ended:?}");
+    run_dry(Which::Ours, &account, &[]);
+    let twice = account.places().all_moved(&account, &in_hand).unwrap();
+    println!(
+        "policy stop: {} in hand, {twice} written twice",
+        in_hand.len()
+    );
+}
+
+/// Starts with a Redis that is not there, or not answering.
+fn wait_for_redis(redis: &Redis, database: &str) -> Program {
+    let program = launch(Which::Ours, redis, database, &[]);
+    program.await_log("trying again", 1);
+    program
+}
+
+#[test]
+#[ignore = "needs redis-server: make deps"]
+fn a_start_waits_for_redis_and_a_signal_ends_the_wait() {
+    let mut redis = Redis::down();
+    let ended = stop(wait_for_redis(&redis, "/dev/null"));
+    assert_eq!(
+        (ended.code, ended.count("moved")),
+        (Some(0), 0),
+        "{ended:?}"
+    );
+
+    // It accepts and never answers: "Resource temporarily unavailable".
+    let silent = TcpListener::bind(("127.0.0.1", redis.port)).unwrap();
+    let program = wait_for_redis(&redis, "/dev/null");
+    drop(silent);
+    redis.start_again();
+    program.await_line("moving");
+    assert_eq!(stop(program).code, Some(0));
+}

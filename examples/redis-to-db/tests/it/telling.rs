@@ -1,0 +1,64 @@
+//! Progress, and bad input.
+
+use crate::account::Account;
+use crate::programs::{Which, start, stop};
+use std::collections::HashMap;
+use std::process::Command;
+
+#[test]
+#[ignore = "needs redis-server: make deps"]
+fn progress_is_shown_while_it_runs() {
+    let mut account = Account::new();
+    account.produce("progress", 400);
+    let options = ["--work", "20ms", "--workers", "8", "--progress", "50ms"];
+    let program = start(Which::Ours, &account, &options);
+    let (mut moved, mut most_in_hand, mut busy) = (0, 0, 0);
+    while moved < 400 {
+        let line = program.await_line("progress ");
+        let told: HashMap<_, _> = line
+            .split(' ')
+            .filter_map(|pair| pair.split_once('='))
+            .collect();
+        let number = |key: &str| told[key].trim_end_matches("/s").parse::<u64>().unwrap();
+        assert!(number("moved") >= moved, "{line}");
+        // Each worker may have a message that is not counted at this moment.
+        assert!(
+            number("moved") + number("backlog") + number("in_hand") + 8 >= 400,
+            "{line}"
+        );
+        moved = number("moved");
+        most_in_hand = number("in_hand").max(most_in_hand);
+        busy += u64::from(number("rate") > 0);
+    }
+    assert!(
+        (1..=8).contains(&most_in_hand) && busy > 0,
+        "{most_in_hand} {busy}"
+    );
+    assert_eq!(stop(program).count("moved"), 400);
+}
+
+#[test]
+fn bad_input_is_named_in_one_line() {
+    let cases: [(&[&str], i32, &str); 9] = [
+        (&["--workers", "0"], 2, "--workers"),
+        (&["--workers", "many"], 2, "many"),
+        (&["--attempts", "0"], 2, "--attempts"),
+        (&["--on-redis-error", "panic"], 2, "panic"),
+        (&["--lease", "soon"], 2, "soon"),
+        (&["--redis", "localhost"], 2, "write for example redis://"),
+        (&["--database", "postgresql://host:port"], 2, "--database"),
+        (&["--nonsense"], 2, "--nonsense"),
+        (&["--database", "/nowhere/file"], 1, "/nowhere/file"),
+    ];
+    for (options, status, word) in cases {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_redis-to-db"));
+        let output = command.args(options).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{options:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{options:?}: {said}");
+        assert!(
+            said.contains(word) && output.stdout.is_empty(),
+            "{options:?}: {said}"
+        );
+    }
+}
