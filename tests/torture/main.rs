@@ -14,13 +14,13 @@
 )]
 
 mod crowd;
-
+mod faults;
 mod gauge;
 #[allow(dead_code)] // what only tests/it needs
 #[path = "../it/harness.rs"]
 mod harness;
 mod hostile;
-
+mod networks;
 mod scale;
 mod soak;
 mod witness;
