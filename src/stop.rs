@@ -68,6 +68,10 @@ impl Stop {
 
     /// Asks for a graceful stop that is to be over by then: what is still
     /// draining at the deadline is cut. The earliest such deadline holds.
+    ///
+    /// It is for everybody who shares this stop: a phase of a
+    /// [`Shutdown`](crate::Shutdown) gives its part a stop of that part's own,
+    /// or the later phases are cut at the same time.
     pub fn set_by(&self, deadline: Deadline) {
         {
             let mut cut_at = lock(&self.shared.cut_at);
