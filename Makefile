@@ -2,11 +2,15 @@
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 ARGS ?=
-# The real clients that tests drive, and what breaks the world around the server.
+# The real clients that tests drive, what breaks the world around the server,
+# and the siblings' servers; Debian keeps postgres off the path.
 PACKAGES := netcat-openbsd netcat-traditional ncat telnet socat curl bsdutils strace iproute2 util-linux redis-server postgresql
-TOOLS := nc.openbsd nc.traditional ncat telnet socat curl script logger bash strace ip tc unshare prlimit setpriv redis-server
-# Debian keeps it off the path.
-POSTGRES = $(wildcard /usr/lib/postgresql/*/bin/postgres)
+TOOLS := nc.openbsd nc.traditional ncat telnet socat curl script logger bash strace ip tc unshare prlimit setpriv redis-server \
+	$(or $(wildcard /usr/lib/postgresql/*/bin/postgres),postgres)
+# The servers to measure against, and a load generator that is not ours.
+BENCH_PACKAGES := golang-go socat ncat xinetd ucspi-tcp redis-tools
+BENCH_TOOLS := go socat ncat xinetd tcpserver redis-benchmark
+BENCH := $(CARGO) run --release --quiet -p lastecho-bench --
 # The rows that `make torture` measured.
 ROWS := $(CURDIR)/target/reliability.rows
 
@@ -18,7 +22,7 @@ RACES := tests:: library:: jobs:: exactness:: ending:: accounts:: storm::
 TSAN := RUSTFLAGS=-Zsanitizer=thread $(CARGO) +nightly
 TSAN_FLAGS := -Zbuild-std --target x86_64-unknown-linux-gnu --target-dir target/tsan
 
-.PHONY: help run test torture soak models miri tsan check deps doc
+.PHONY: help run test torture soak models miri tsan check deps doc release bench bench-quick bench-scaling bench-deps
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -64,14 +68,34 @@ check: ## Formatting and lints; warnings are errors
 doc: ## Build the documentation; warnings are errors
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --quiet
 
+release: ## Build the program as it is measured
+	$(CARGO) build --release --quiet
+
+bench: release ## Measure against other echo servers; some 25 minutes, results in benches/results
+	$(BENCH) $(ARGS)
+
+bench-quick: release ## The same with one short round, in two minutes, to see that it works
+	$(BENCH) --quick $(ARGS)
+
+bench-scaling: release ## Cost and memory per connection, from 1 to 8,000 of them
+	$(BENCH) --scaling --only lastecho,go,tokio,epoll $(ARGS)
+
+# Installs the packages $(1) unless the programs $(2) are there; servers are
+# not on everybody's PATH.
+define install
+@PATH="$$PATH:/usr/sbin"; missing=; for tool in $(2); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+if [ -z "$$missing" ]; then exit 0; fi; \
+if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	echo "installing $(1)"; \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(1) >/dev/null; \
+else \
+	echo "missing:$$missing"; echo "install them first, on Debian or Ubuntu with:"; \
+	echo "  sudo apt-get install $(1)"; exit 1; \
+fi
+endef
+
 deps: ## Install the real clients that the tests drive, or say what is missing
-	@missing=; for tool in $(TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
-	if [ -z "$(POSTGRES)" ]; then missing="$$missing postgres"; fi; \
-	if [ -z "$$missing" ]; then exit 0; fi; \
-	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		echo "installing $(PACKAGES)"; \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(PACKAGES) >/dev/null; \
-	else \
-		echo "missing:$$missing"; echo "install them first, on Debian or Ubuntu with:"; \
-		echo "  sudo apt-get install $(PACKAGES)"; exit 1; \
-	fi
+	$(call install,$(PACKAGES),$(TOOLS))
+
+bench-deps: ## Install the servers that are measured against, or say what is missing
+	$(call install,$(BENCH_PACKAGES),$(BENCH_TOOLS))

@@ -115,7 +115,7 @@ fn files_and_functions_stay_short() {
     );
     assert_eq!(long_functions(&function(38)), ["f has 41 lines"]);
     assert!(long_functions(&function(37)).is_empty());
-    let mut files = rust_files(&["src", "examples"]);
+    let mut files = rust_files(&["src", "examples", "benches"]);
     files.retain(|path| path.iter().all(|part| part != "tests"));
     check(&files, too_long);
     check(&files, long_functions);
@@ -160,7 +160,7 @@ fn unsafe_code_is_in_one_module_and_explained() {
         ["line 4: unsafe without a SAFETY comment"]
     );
     let sys = Path::new("src/sys.rs");
-    let mut others = rust_files(&["src", "examples", "tests"]);
+    let mut others = rust_files(&["src", "examples", "benches", "tests"]);
     others.retain(|path| path != sys);
     check(&others, unsafe_code);
     check(&[sys.to_owned()], unexplained);
@@ -196,7 +196,10 @@ fn nothing_is_left_to_do_and_the_library_never_prints() {
         prints("/// println!()\neprintln!(\"println!\");\n"),
         ["line 2: eprintln!"]
     );
-    check(&rust_files(&["src", "examples", "tests"]), unfinished);
+    check(
+        &rust_files(&["src", "examples", "benches", "tests"]),
+        unfinished,
+    );
     check(&rust_files(&["src"]), prints);
 }
 
@@ -245,7 +248,7 @@ fn names_say_what_is_inside() {
         parts.any(|part| EMPTY_NAMES.contains(&part.trim_end_matches(".rs")))
     };
     assert!(is_empty(&"src/utils.rs".into()) && is_empty(&"tests/common/mod.rs".into()));
-    let files = rust_files(&["src", "examples", "tests"]);
+    let files = rust_files(&["src", "examples", "benches", "tests"]);
     let empty: Vec<_> = files.iter().filter(|path| is_empty(path)).collect();
     assert!(empty.is_empty(), "{empty:?}");
 }
