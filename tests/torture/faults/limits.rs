@@ -152,6 +152,8 @@ impl Nobody {
 
     /// Its own server, from a copy that it may read.
     fn start(&self, place: &Path) -> Observed {
+        let tried = run_to_end(&mut self.command("true"), b"");
+        assert!(tried.status.success(), "needs root: {tried:?}");
         let program = place.join("lastecho");
         fs::copy(Program::Lastecho.path(), &program).unwrap();
         fs::set_permissions(place, Permissions::from_mode(0o755)).unwrap();

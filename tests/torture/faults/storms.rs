@@ -42,7 +42,7 @@ const LATE: Duration = Duration::from_millis(250);
 const LEAST: Duration = Duration::from_millis(300);
 
 fn failures() -> u32 {
-    if is_long() { 300 } else { 45 }
+    if is_long() { 150 } else { 45 }
 }
 
 /// Each thread's next calls fail, so many; whoever comes is served all the same.

@@ -100,6 +100,7 @@ impl Joined {
     pub(super) fn sockets(&self) -> String {
         let mut command = self.command(&self.server, "ss");
         let output = run_to_end(command.args(["-tno", "state", "connected"]), b"");
+        assert!(output.status.success(), "ss (make deps): {output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 }
