@@ -6,7 +6,6 @@
 //! echoes, and others come while the fault lasts.
 
 mod accepting;
-pub(crate) mod client;
 mod connections;
 mod limits;
 mod observed;

@@ -13,6 +13,7 @@
     clippy::print_stderr
 )]
 
+mod client;
 mod crowd;
 mod faults;
 mod gauge;

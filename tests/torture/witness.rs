@@ -1,9 +1,10 @@
 //! A client that checks its echoes while others make trouble.
 
-use crate::harness::{Broken, Server, WATCHDOG, noise, read_to_end};
+use crate::client::{close, echo};
+use crate::harness::{Broken, Server, WATCHDOG, noise};
 use socket2::{Domain, Socket, Type};
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -83,15 +84,7 @@ impl Seen {
             connect_from(SOURCE, address).map_err(|error| Broken::Died(error.to_string()))?;
         self.connections += 1;
         for length in LENGTHS.into_iter().cycle().take(ROUNDS as usize) {
-            let data = noise(length, self.bytes);
-            let mut echo = vec![0; length];
-            let outcome = client
-                .write_all(&data)
-                .and_then(|()| client.read_exact(&mut echo));
-            outcome.map_err(|error| Broken::Short(format!("{error} in {length} bytes")))?;
-            if echo != data {
-                return Err(Broken::Short(format!("{length} bytes came back changed")));
-            }
+            echo(&mut client, &noise(length, self.bytes))?;
             self.echoes += 1;
             self.bytes += length as u64;
             self.slowest = self.slowest.max(since.elapsed());
@@ -99,11 +92,6 @@ impl Seen {
             since = Instant::now();
         }
         // Its end as well, so that its next connection is not one too many.
-        let shut = client.shutdown(Shutdown::Write);
-        shut.map_err(|error| Broken::Reset(error.to_string()))?;
-        match read_to_end(&mut client)?.len() {
-            0 => Ok(()),
-            more => Err(Broken::Short(format!("{more} bytes more than were sent"))),
-        }
+        close(client)
     }
 }

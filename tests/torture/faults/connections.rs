@@ -1,9 +1,9 @@
 //! Calls on one connection that fail once: that connection ends as the error
 //! says, what it had is told to the byte, and no other notices.
 
-use super::client::{close, echo, hear};
 use super::observed::Observed;
 use super::strace::{Fault, Hit};
+use crate::client::{close, echo, hear};
 use crate::harness::{Broken, Program, Server, eventually, promise, read_to_end};
 use crate::{shared, told};
 use std::io::{Read, Write};

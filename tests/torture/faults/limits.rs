@@ -1,9 +1,9 @@
 //! Limits of the system that are really reached, without strace: descriptors,
 //! threads, processes of a control group, address space.
 
-use super::client::{close, echo, has_heard, hear};
-use super::observed::{Observed, burnt};
+use super::observed::{Observed, assert_unharmed, burnt};
 use super::strace::{Lifted, threads};
+use crate::client::{close, echo, has_heard, hear};
 use crate::harness::{Broken, Program, Server, eventually, run_to_end};
 use crate::{is_long, shared, told};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -64,17 +64,7 @@ fn starve(
     seen.assert_calm();
     seen.assert_quiet();
     assert_eq!(seen.lines, 2, "{ended:?}");
-    assert_eq!(ended.code(), Some(0), "{ended:?}");
-    for key in [
-        "bytes_lost",
-        "failed",
-        "reset",
-        "refused",
-        "cut",
-        "panicked",
-    ] {
-        assert_eq!(ended.count(key), 0, "{key}: {ended:?}");
-    }
+    assert_unharmed(&ended);
     let waited = format!("{waiting} of 5 clients waited {lasted:.1?}; ");
     Ok(waited + &seen.in_words())
 }

@@ -1,8 +1,8 @@
 //! A server under observation: its processor time, its log, its calls that
 //! failed, and the client that is checked throughout.
 
-use super::client::{Checked, Rounds};
 use super::strace::{Fault, Lifted, threads};
+use crate::client::{Checked, Rounds};
 use crate::harness::{Broken, Ended, Program, Server, eventually};
 use rustix::process::Pid;
 use std::fs;
@@ -104,6 +104,23 @@ impl Observed {
             return Err(Broken::Died(ended.stderr));
         }
         Ok((self.seen, ended))
+    }
+}
+
+/// Nothing was lost, nobody was refused, and the exit status says so.
+#[track_caller]
+pub(super) fn assert_unharmed(ended: &Ended) {
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    let harms = [
+        "bytes_lost",
+        "failed",
+        "reset",
+        "refused",
+        "cut",
+        "panicked",
+    ];
+    for harm in harms {
+        assert_eq!(ended.count(harm), 0, "{harm}: {ended:?}");
     }
 }
 

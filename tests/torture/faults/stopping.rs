@@ -1,7 +1,7 @@
 //! A stop while calls fail: it still ends in time, with nothing lost.
 
-use super::client::{echo, hear};
 use super::strace::{Fault, Hit};
+use crate::client::{echo, hear};
 use crate::harness::{Broken, Program, Server, eventually, promise, read_to_end};
 use crate::{shared, told};
 use rustix::process::Signal;

@@ -1,8 +1,8 @@
 //! Threads and memory that cannot be had: clone3, mmap, mprotect, brk.
 
-use super::client::{close, echo, has_heard, hear};
-use super::observed::{Observed, Seen};
+use super::observed::{Observed, Seen, assert_unharmed};
 use super::strace::{Fault, Hit};
+use crate::client::{close, echo, has_heard, hear};
 use crate::harness::{Broken, Program};
 use crate::{is_long, shared, told};
 use std::io::Write;
@@ -70,17 +70,7 @@ fn trial(faults: &[(&str, New)]) -> Result<Seen, Broken> {
         echo(&mut observed.server.connect(), injection.as_bytes())?;
     }
     let (seen, ended) = observed.stop()?;
-    assert_eq!(ended.code(), Some(0), "{ended:?}");
-    for key in [
-        "bytes_lost",
-        "failed",
-        "reset",
-        "refused",
-        "cut",
-        "panicked",
-    ] {
-        assert_eq!(ended.count(key), 0, "{key}: {ended:?}");
-    }
+    assert_unharmed(&ended);
     Ok(seen)
 }
 

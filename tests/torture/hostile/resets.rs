@@ -122,7 +122,12 @@ fn trial(program: Program, told: &Cell<(u64, u64, u64)>) -> Kept {
 fn resets_at_every_point_leave_the_others_alone() {
     let _machine = shared();
     let measured = Cell::default();
-    let died = |broken: &Broken| matches!(broken, Broken::Died(_) | Broken::Short(_));
+    let died = |broken: &Broken| {
+        matches!(
+            broken,
+            Broken::Died(_) | Broken::Short(_) | Broken::Reset(_)
+        )
+    };
     promise("resets at every point", 1, died, |program| {
         trial(program, &measured)
     });

@@ -1,7 +1,7 @@
 //! Peers that fall silent without a word: gone, deaf, or cut off for a while.
 
 use super::joined::{Joined, received};
-use crate::faults::client::{Checked, echo, hear};
+use crate::client::{Checked, echo, hear};
 use crate::harness::{Ended, Program, Server, eventually, noise};
 use crate::{is_long, shared, told};
 use rustix::process::Signal;
