@@ -1,5 +1,6 @@
 //! A connection as its handler sees it.
 
+use crate::eager::Eager;
 use crate::early::Early;
 use crate::link::{Link, Received, idle_error};
 use crate::listener;
@@ -10,6 +11,7 @@ use crate::sync::atomic::Ordering::Relaxed;
 use crate::sys;
 use crate::terms::Terms;
 use crate::writer::Writer;
+use socket2::SockRef;
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -89,6 +91,7 @@ pub struct Connection {
     /// Once the stop was seen: where in the peer's stream we end.
     last_byte: Option<u64>,
     ending: Option<Ending>,
+    eager: Eager,
 }
 
 impl Connection {
@@ -100,6 +103,7 @@ impl Connection {
             end: 0,
             last_byte: None,
             ending: None,
+            eager: Eager::default(),
         }
     }
 
@@ -121,7 +125,7 @@ impl Connection {
                 break (socket, peer);
             }
         };
-        listener::prepare_connection(&socket, poll)?;
+        listener::prepare_connection(SockRef::from(&socket), poll)?;
         let terms = Terms {
             stop: stop.clone(),
             cut: AtomicBool::new(false),
@@ -256,7 +260,7 @@ impl Connection {
                 self.ending = Some(Ending::Stopped);
                 break;
             }
-            match self.link.receive(&mut buf[..room])? {
+            match self.link.receive(&mut buf[..room], &mut self.eager)? {
                 Received::Bytes(count) => {
                     self.link.busy.store(true, Relaxed);
                     return Ok(count);
@@ -273,7 +277,7 @@ impl Connection {
     fn read_through(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let mut early = Early::default();
         loop {
-            match self.link.receive(buf)? {
+            match self.link.receive(buf, &mut self.eager)? {
                 Received::Bytes(count) => return Ok(count),
                 Received::End => return Ok(0),
                 Received::Idle => return Err(idle_error()),

@@ -7,7 +7,7 @@ use crate::ending::{self, End};
 use crate::episode::Seldom;
 use crate::event::{Event, Outcome};
 use crate::link::Link;
-use crate::listener::{self, Accepted};
+use crate::listener::Accepted;
 use crate::lock::lock;
 use crate::panics;
 use crate::port::Port;
@@ -105,7 +105,7 @@ where
 
     /// The life of a thread.
     ///
-    /// Each wait lasts at most a poll interval; [`Crew::close_ports`] ends it
+    /// Each wait lasts at most a tick; [`Crew::close_ports`] ends it
     /// at once. The thread was counted in by who started it.
     fn accept<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, port: &'scope Port) {
         let mut lost = 0;
@@ -132,7 +132,7 @@ where
                     sys::name_thread("accept");
                 }
                 Accepted::Nobody if port.quit(1) => return,
-                Accepted::Nobody => early.note(self.terms.poll),
+                Accepted::Nobody => early.note(self.terms.tick()),
                 Accepted::Lost(error) if lost < LOST_IN_A_ROW => {
                     lost += 1;
                     log::debug!("a client was gone before it was accepted: {error}");
@@ -155,11 +155,6 @@ where
 
     /// Serves one client, from its acceptance to its end.
     fn serve(&self, socket: TcpStream, peer: SocketAddr) {
-        if let Err(error) = listener::prepare_connection(&socket, self.terms.tick()) {
-            // A client that reset while it was queued; if not, then the
-            // timeouts that the socket inherited from its listener hold.
-            log::debug!("client {peer}: {error}");
-        }
         if self.terms.is_cut() {
             self.refuse(&socket);
             return;

@@ -85,6 +85,7 @@ mod connection;
 mod crew;
 mod deadline;
 mod drain;
+mod eager;
 mod early;
 mod echo;
 mod ending;

@@ -2,6 +2,7 @@
 //! shared between the thread that serves it, writers and the live table.
 
 use crate::deadline::Deadline;
+use crate::eager::Eager;
 use crate::early::Early;
 use crate::event::{Snapshot, State};
 use crate::lock::lock;
@@ -131,7 +132,7 @@ impl Link {
     ///
     /// Blocks for at most one tick, or for what is left of the idle timeout;
     /// bytes, FIN, a reset and [`cut`](Self::cut) wake it.
-    pub(crate) fn receive(&self, buf: &mut [u8]) -> io::Result<Received> {
+    pub(crate) fn receive(&self, buf: &mut [u8], eager: &mut Eager) -> io::Result<Received> {
         let left = self.idle_left();
         let ending = left.filter(|&left| left < self.terms.tick());
         // Even when the time is over: what came while the handler was busy is
@@ -141,7 +142,7 @@ impl Link {
         {
             return self.nothing_received();
         }
-        match sys::recv(&self.socket, buf) {
+        match eager.recv(&self.socket, buf) {
             Ok(0) if self.state() == State::Cut => Err(cut_error()),
             // A writer met the reset and was told; a reader is told, too.
             Ok(0) if self.broken.load(Relaxed) => Err(ErrorKind::ConnectionReset.into()),

@@ -84,17 +84,16 @@ impl Listener {
     }
 
     /// Makes the socket ready for [`accept`](Self::accept): blocking, but for
-    /// at most `poll`. Linux rounds the time up to its clock tick (4 ms where
-    /// measured) and takes zero as "for ever", hence the floor.
-    pub(crate) fn prepare(&self, poll: Duration) -> io::Result<()> {
+    /// at most a tick. Linux rounds the time up to its clock tick (4 ms where
+    /// measured) and takes zero as "for ever", hence the floor. The options of
+    /// connections are set here, too: accepted sockets inherit them, and so
+    /// cost no system calls of their own.
+    pub(crate) fn prepare(&self, tick: Duration) -> io::Result<()> {
         self.socket.set_nonblocking(false)?;
-        // Inherited, so that urgent data is in its place however early it comes.
-        self.socket.set_out_of_band_inline(true)?;
-        self.socket
-            .set_read_timeout(Some(poll.max(Duration::from_millis(1))))
+        prepare_connection(SockRef::from(&self.socket), tick)
     }
 
-    /// Waits for a client; blocks at most for the poll interval given to
+    /// Waits for a client; blocks at most for the tick given to
     /// [`prepare`](Self::prepare), and less when a signal arrives, which
     /// std's accept would hide.
     pub(crate) fn accept(&self) -> Accepted {
@@ -173,12 +172,12 @@ fn classify(error: io::Error) -> Accepted {
     }
 }
 
-/// Sets on an accepted socket what every connection needs, whatever it
-/// inherited: blocking calls that return once per `tick`; no Nagle delay; urgent
-/// data in its place (out of line it would hide what follows it from FIONREAD,
-/// and the echo would lack it); and keepalive, so that a peer that vanished is
-/// noticed after about two minutes (60 s idle, then six probes 10 s apart).
-pub(crate) fn prepare_connection(socket: &TcpStream, tick: Duration) -> io::Result<()> {
+/// Sets what every connection needs: blocking calls that return once per
+/// `tick`; no Nagle delay; urgent data in its place (out of line it would hide
+/// what follows it from FIONREAD, and the echo would lack it); and keepalive, so
+/// that a peer that vanished is noticed after about two minutes (60 s idle, then
+/// six probes 10 s apart).
+pub(crate) fn prepare_connection(socket: SockRef<'_>, tick: Duration) -> io::Result<()> {
     let keepalive = socket2::TcpKeepalive::new()
         .with_time(Duration::from_secs(60))
         .with_interval(Duration::from_secs(10))
@@ -186,8 +185,7 @@ pub(crate) fn prepare_connection(socket: &TcpStream, tick: Duration) -> io::Resu
     let tick = Some(tick.max(Duration::from_millis(1)));
     socket.set_read_timeout(tick)?;
     socket.set_write_timeout(tick)?;
-    socket.set_nodelay(true)?;
-    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
     socket.set_out_of_band_inline(true)?;
     socket.set_tcp_keepalive(&keepalive)
 }
@@ -243,6 +241,27 @@ mod tests {
         assert_eq!(late.kind(), ErrorKind::ConnectionRefused);
         assert!(listener.has_client());
         assert!(matches!(listener.accept(), Accepted::Client(..)));
+    }
+
+    #[test]
+    fn accepted_sockets_inherit_what_connections_need() {
+        let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let tick = Duration::from_millis(800);
+        listener.prepare(tick).unwrap();
+        let _client = TcpStream::connect(listener.address()).unwrap();
+        let Accepted::Client(socket, _) = listener.accept() else {
+            panic!("nobody came");
+        };
+        let socket = SockRef::from(&socket);
+        assert_eq!(socket.read_timeout().unwrap(), Some(tick));
+        assert_eq!(socket.write_timeout().unwrap(), Some(tick));
+        assert!(socket.tcp_nodelay().unwrap());
+        assert!(socket.out_of_band_inline().unwrap());
+        assert!(socket.keepalive().unwrap());
+        let times = (socket.tcp_keepalive_time(), socket.tcp_keepalive_interval());
+        assert_eq!(times.0.unwrap(), Duration::from_secs(60));
+        assert_eq!(times.1.unwrap(), Duration::from_secs(10));
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 6);
     }
 
     #[test]

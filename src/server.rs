@@ -295,8 +295,14 @@ impl Server {
             .first()
             .map(Listener::duplicate)
             .transpose()?;
+        let terms = Terms {
+            stop: stop.clone(),
+            cut: AtomicBool::new(false),
+            poll,
+            idle: self.idle_timeout,
+        };
         for listener in &self.listeners {
-            listener.prepare(poll)?;
+            listener.prepare(terms.tick())?;
         }
         let ports = self.listeners.into_iter().enumerate();
         let ports = ports
@@ -305,12 +311,7 @@ impl Server {
         Ok(Crew {
             ports,
             table: self.table,
-            terms: Arc::new(Terms {
-                stop: stop.clone(),
-                cut: AtomicBool::new(false),
-                poll,
-                idle: self.idle_timeout,
-            }),
+            terms: Arc::new(terms),
             handler,
             observer: self.observer,
             stack_size: self.stack_size,

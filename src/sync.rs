@@ -95,7 +95,7 @@ mod model {
     pub(crate) mod thread {
         use shuttle::rand::{Rng, thread_rng};
         pub(crate) use shuttle::thread::{
-            JoinHandle, Scope, ScopedJoinHandle, scope, sleep, spawn,
+            JoinHandle, Scope, ScopedJoinHandle, scope, sleep, spawn, yield_now,
         };
         use std::io;
 
