@@ -54,7 +54,7 @@ torture: deps ## Break everything around the server, at length; writes docs/reli
 	@mkdir -p $(dir $(ROWS)) && rm -f $(ROWS)
 	$(CARGO) build --examples
 	LASTECHO_LONG=1 LASTECHO_TABLE=$(ROWS) $(CARGO) test --test torture -- --include-ignored --nocapture
-	sed -i '/^| what fails/{n;q}' docs/reliability.md && sort -t'`' -k2 $(ROWS) >> docs/reliability.md
+	sed -i '/^| what fails/{n;q}' docs/reliability.md && sort -t'|' -k4 $(ROWS) >> docs/reliability.md
 
 soak: deps ## Ten minutes of mixed load with stops and restarts, and a summary
 	$(CARGO) build --examples

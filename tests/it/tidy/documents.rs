@@ -128,3 +128,27 @@ fn every_limit_names_a_test_that_exists() {
     assert!(named.len() > 10, "{named:?}");
     assert_tidy(&missing);
 }
+
+/// The tests that docs/reliability.md measured: the third column of its last table.
+fn measured_tests(document: &str) -> Vec<&str> {
+    let table = document.split("\n|---|---|---|---|\n").nth(1).unwrap_or("");
+    let tests = table.lines().filter_map(|row| row.split('|').nth(3));
+    let paths = tests.map(|test| test.trim_matches([' ', '`']));
+    paths.filter_map(|path| path.rsplit("::").next()).collect()
+}
+
+/// A test that was renamed or removed takes its row along.
+#[test]
+fn every_row_of_the_reliability_table_is_of_a_test_that_exists() {
+    let made_up = "| a | b | c | d |\n|---|---|---|---|\n| `x` | y | `m::t` | 1 |\n";
+    assert_eq!(measured_tests(made_up), ["t"]);
+    let sources: String = files("tests/torture", "rs").iter().map(read).collect();
+    let page = read("docs/reliability.md");
+    let measured = measured_tests(&page);
+    let missing = measured
+        .iter()
+        .filter(|name| !sources.contains(&format!("fn {name}()")));
+    let missing: Vec<_> = missing.map(|name| format!("no test {name}")).collect();
+    assert!(measured.len() > 30, "{measured:?}");
+    assert_tidy(&missing);
+}
