@@ -125,7 +125,7 @@ impl Connection {
                 break (socket, peer);
             }
         };
-        listener::prepare_connection(SockRef::from(&socket), poll)?;
+        listener::set_options(SockRef::from(&socket), poll)?;
         let terms = Terms {
             stop: stop.clone(),
             cut: AtomicBool::new(false),

@@ -125,7 +125,7 @@ where
                     port.accepting.worked();
                     port.quit(0);
                     let _ = self.follow(scope, port);
-                    self.serve(socket, peer);
+                    self.serve(port, socket, peer);
                     if !port.join(SPARE) {
                         return;
                     }
@@ -154,7 +154,13 @@ where
     }
 
     /// Serves one client, from its acceptance to its end.
-    fn serve(&self, socket: TcpStream, peer: SocketAddr) {
+    fn serve(&self, port: &Port, socket: TcpStream, peer: SocketAddr) {
+        let tick = self.terms.tick();
+        if let Err(error) = port.listener.prepare_connection(&socket, tick) {
+            // A client that reset while it was queued; if not, then the
+            // timeouts that the socket inherited from its listener hold.
+            log::debug!("client {peer}: {error}");
+        }
         if self.terms.is_cut() {
             self.refuse(&socket);
             return;

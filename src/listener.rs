@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Room for clients that we have not accepted yet. Large, because clients
@@ -20,6 +21,8 @@ const NO_INTERFACE: NonZeroU32 = NonZeroU32::new(0x7fff_ffff).unwrap();
 pub(crate) struct Listener {
     socket: Socket,
     address: SocketAddr,
+    /// The send timeout that sockets inherit, as the kernel rounded it.
+    inherited: OnceLock<Duration>,
 }
 
 /// What came of one wait for a client.
@@ -76,7 +79,11 @@ impl Listener {
             .local_addr()?
             .as_socket()
             .ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "not an IP socket"))?;
-        Ok(Self { socket, address })
+        Ok(Self {
+            socket,
+            address,
+            inherited: OnceLock::new(),
+        })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -86,11 +93,27 @@ impl Listener {
     /// Makes the socket ready for [`accept`](Self::accept): blocking, but for
     /// at most a tick. Linux rounds the time up to its clock tick (4 ms where
     /// measured) and takes zero as "for ever", hence the floor. The options of
-    /// connections are set here, too: accepted sockets inherit them, and so
-    /// cost no system calls of their own.
+    /// connections are set here, too: see
+    /// [`prepare_connection`](Self::prepare_connection).
     pub(crate) fn prepare(&self, tick: Duration) -> io::Result<()> {
         self.socket.set_nonblocking(false)?;
-        prepare_connection(SockRef::from(&self.socket), tick)
+        set_options(SockRef::from(&self.socket), tick)?;
+        if let Some(inherited) = self.socket.write_timeout()? {
+            let _ = self.inherited.set(inherited);
+        }
+        Ok(())
+    }
+
+    /// Sees to it that an accepted socket has the options of a connection.
+    ///
+    /// On Linux it inherits them, which saves eight system calls, unless its
+    /// handshake was over before they were set on the listener. The one that is
+    /// set last tells.
+    pub(crate) fn prepare_connection(&self, socket: &TcpStream, tick: Duration) -> io::Result<()> {
+        if socket.write_timeout()?.as_ref() == self.inherited.get() {
+            return Ok(());
+        }
+        set_options(SockRef::from(socket), tick)
     }
 
     /// Waits for a client; blocks at most for the tick given to
@@ -145,6 +168,7 @@ impl From<TcpListener> for Listener {
         Self {
             address: listener.local_addr().unwrap_or(unknown),
             socket: listener.into(),
+            inherited: OnceLock::new(),
         }
     }
 }
@@ -177,17 +201,17 @@ fn classify(error: io::Error) -> Accepted {
 /// what follows it from FIONREAD, and the echo would lack it); and keepalive, so
 /// that a peer that vanished is noticed after about two minutes (60 s idle, then
 /// six probes 10 s apart).
-pub(crate) fn prepare_connection(socket: SockRef<'_>, tick: Duration) -> io::Result<()> {
+pub(crate) fn set_options(socket: SockRef<'_>, tick: Duration) -> io::Result<()> {
     let keepalive = socket2::TcpKeepalive::new()
         .with_time(Duration::from_secs(60))
         .with_interval(Duration::from_secs(10))
         .with_retries(6);
     let tick = Some(tick.max(Duration::from_millis(1)));
     socket.set_read_timeout(tick)?;
-    socket.set_write_timeout(tick)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_out_of_band_inline(true)?;
-    socket.set_tcp_keepalive(&keepalive)
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_write_timeout(tick)
 }
 
 #[cfg(test)]
@@ -243,16 +267,8 @@ mod tests {
         assert!(matches!(listener.accept(), Accepted::Client(..)));
     }
 
-    #[test]
-    fn accepted_sockets_inherit_what_connections_need() {
-        let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-        let tick = Duration::from_millis(800);
-        listener.prepare(tick).unwrap();
-        let _client = TcpStream::connect(listener.address()).unwrap();
-        let Accepted::Client(socket, _) = listener.accept() else {
-            panic!("nobody came");
-        };
-        let socket = SockRef::from(&socket);
+    fn assert_has_options(socket: &TcpStream, tick: Duration) {
+        let socket = SockRef::from(socket);
         assert_eq!(socket.read_timeout().unwrap(), Some(tick));
         assert_eq!(socket.write_timeout().unwrap(), Some(tick));
         assert!(socket.tcp_nodelay().unwrap());
@@ -262,6 +278,34 @@ mod tests {
         assert_eq!(times.0.unwrap(), Duration::from_secs(60));
         assert_eq!(times.1.unwrap(), Duration::from_secs(10));
         assert_eq!(socket.tcp_keepalive_retries().unwrap(), 6);
+    }
+
+    fn accept(listener: &Listener) -> TcpStream {
+        match listener.accept() {
+            Accepted::Client(socket, _) => socket,
+            _ => panic!("nobody came"),
+        }
+    }
+
+    #[test]
+    fn accepted_sockets_inherit_what_connections_need() {
+        let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let tick = Duration::from_millis(800);
+        listener.prepare(tick).unwrap();
+        let _client = TcpStream::connect(listener.address()).unwrap();
+        assert_has_options(&accept(&listener), tick);
+    }
+
+    #[test]
+    fn who_came_before_the_listener_was_prepared_gets_it_too() {
+        let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let _client = TcpStream::connect(listener.address()).unwrap();
+        let tick = Duration::from_millis(800);
+        listener.prepare(tick).unwrap();
+        let socket = accept(&listener);
+        assert_eq!(socket.write_timeout().unwrap(), None);
+        listener.prepare_connection(&socket, tick).unwrap();
+        assert_has_options(&socket, tick);
     }
 
     #[test]
