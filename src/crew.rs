@@ -157,8 +157,8 @@ where
     fn serve(&self, port: &Port, socket: TcpStream, peer: SocketAddr) {
         let tick = self.terms.tick();
         if let Err(error) = port.listener.prepare_connection(&socket, tick) {
-            // A client that reset while it was queued; if not, then the
-            // timeouts that the socket inherited from its listener hold.
+            // What it inherited holds. One that came too early to inherit
+            // anything is still woken by its peer, and by the cut.
             log::debug!("client {peer}: {error}");
         }
         if self.terms.is_cut() {

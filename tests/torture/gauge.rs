@@ -1,12 +1,17 @@
 //! What a server costs, read from outside: proc(5).
 
 use crate::harness::Server;
+use rustix::process::Pid;
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// The costs of one process.
-pub(crate) struct Gauge(PathBuf);
+pub(crate) struct Gauge {
+    process: Pid,
+    /// Its directory below /proc.
+    files: PathBuf,
+}
 
 /// What was spent between two moments.
 pub(crate) struct Spent {
@@ -17,7 +22,11 @@ pub(crate) struct Spent {
 
 impl Gauge {
     pub(crate) fn of(server: &Server) -> Self {
-        Self(format!("/proc/{}", server.pid().as_raw_nonzero()).into())
+        let process = server.pid();
+        Self {
+            process,
+            files: format!("/proc/{process}").into(),
+        }
     }
 
     /// Bytes of its own that are resident: heap and stacks, not the program's file.
@@ -31,14 +40,18 @@ impl Gauge {
 
     /// Open descriptors, sockets among them.
     pub(crate) fn descriptors(&self) -> usize {
-        fs::read_dir(self.0.join("fd")).unwrap().count()
+        fs::read_dir(self.files.join("fd")).unwrap().count()
     }
 
     /// What it spends meanwhile.
     pub(crate) fn spent<T>(&self, meanwhile: impl FnOnce() -> T) -> (Spent, T) {
-        let (wakeups, processor, since) = (self.wakeups(), self.processor(), Instant::now());
+        let (wakeups, processor, since) =
+            (self.wakeups(), burnt(self.process).unwrap(), Instant::now());
         let value = meanwhile();
-        let processor = self.processor().saturating_sub(processor).as_secs_f64();
+        let processor = burnt(self.process)
+            .unwrap()
+            .saturating_sub(processor)
+            .as_secs_f64();
         let elapsed = since.elapsed().as_secs_f64();
         // A thread that ended meanwhile takes its count with it.
         let wakeups = self.wakeups().saturating_sub(wakeups) as f64;
@@ -49,18 +62,9 @@ impl Gauge {
         (spent, value)
     }
 
-    /// The processor time so far: user's and system's, in ticks of 10 ms.
-    fn processor(&self) -> Duration {
-        let stat = fs::read_to_string(self.0.join("stat")).unwrap();
-        let (_, after_name) = stat.rsplit_once(") ").unwrap();
-        let ticks = after_name.split(' ').skip(11).take(2);
-        let ticks: u64 = ticks.map(|field| field.parse::<u64>().unwrap()).sum();
-        Duration::from_millis(ticks * 10)
-    }
-
     /// How often its threads have waited for something so far.
     fn wakeups(&self) -> u64 {
-        let tasks = fs::read_dir(self.0.join("task")).unwrap();
+        let tasks = fs::read_dir(self.files.join("task")).unwrap();
         let status = tasks.filter_map(|task| {
             // A thread may end while we look.
             fs::read_to_string(task.ok()?.path().join("status")).ok()
@@ -71,7 +75,7 @@ impl Gauge {
     }
 
     fn status(&self, key: &str) -> u64 {
-        let status = fs::read_to_string(self.0.join("status")).unwrap();
+        let status = fs::read_to_string(self.files.join("status")).unwrap();
         field(&status, key).unwrap()
     }
 }
@@ -121,4 +125,14 @@ pub(crate) fn kib(bytes: u64) -> String {
 fn field(status: &str, key: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(key))?;
     line.split_whitespace().next()?.parse().ok()
+}
+
+/// The processor time of a process so far: user's and system's, in ticks of
+/// 10 ms (proc(5), /proc/PID/stat). `None` where it has ended.
+pub(crate) fn burnt(process: Pid) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let (_, after_name) = stat.rsplit_once(") ")?;
+    let ticks = after_name.split(' ').skip(11).take(2);
+    let ticks: u64 = ticks.map(|field| field.parse::<u64>().unwrap()).sum();
+    Some(Duration::from_millis(ticks * 10))
 }

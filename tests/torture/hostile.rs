@@ -12,6 +12,7 @@ mod resets;
 mod silent;
 mod slow;
 
+use crate::assert_none;
 use crate::harness::{Ended, Server, eventually};
 use std::io::Write;
 use std::net::TcpStream;
@@ -64,7 +65,5 @@ fn assert_sums(ended: &Ended) {
     let ends = ["drained", "cut", "reset", "idle", "expired"];
     let counted: u64 = ends.iter().map(|key| ended.count(key)).sum();
     assert!(counted <= ended.count("accepted"), "{ended:?}");
-    for key in ["panicked", "failed", "refused"] {
-        assert_eq!(ended.count(key), 0, "{key} in {ended:?}");
-    }
+    assert_none(ended, &["panicked", "failed", "refused"]);
 }

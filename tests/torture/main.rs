@@ -61,3 +61,11 @@ fn told(fault: &str, expected: &str, measured: &str) {
         writeln!(file.unwrap(), "{row}").unwrap();
     }
 }
+
+/// None of these counts of the last line is above zero.
+#[track_caller]
+fn assert_none(ended: &harness::Ended, keys: &[&str]) {
+    for key in keys {
+        assert_eq!(ended.count(key), 0, "{key}: {ended:?}");
+    }
+}

@@ -1,9 +1,10 @@
 //! Limits of the system that are really reached, without strace: descriptors,
 //! threads, processes of a control group, address space.
 
-use super::observed::{Observed, assert_unharmed, burnt};
+use super::observed::{Observed, assert_unharmed};
 use super::strace::{Lifted, threads};
 use crate::client::{close, echo, has_heard, hear};
+use crate::gauge::burnt;
 use crate::harness::{Broken, Program, Server, eventually, run_to_end};
 use crate::{is_long, shared, told};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};

@@ -2,7 +2,9 @@
 //! failed, and the client that is checked throughout.
 
 use super::strace::{Fault, Lifted, threads};
+use crate::assert_none;
 use crate::client::{Checked, Rounds};
+use crate::gauge::burnt;
 use crate::harness::{Broken, Ended, Program, Server, eventually};
 use rustix::process::Pid;
 use std::fs;
@@ -119,9 +121,7 @@ pub(super) fn assert_unharmed(ended: &Ended) {
         "cut",
         "panicked",
     ];
-    for harm in harms {
-        assert_eq!(ended.count(harm), 0, "{harm}: {ended:?}");
-    }
+    assert_none(ended, &harms);
 }
 
 impl Seen {
@@ -178,14 +178,4 @@ impl Seen {
 fn lines(log: &str) -> usize {
     let said = log.lines().filter(|line| !line.contains(", process "));
     said.count()
-}
-
-/// The processor time of a process so far: user's and system's, in ticks of
-/// 10 ms (proc(5), /proc/PID/stat). `None` where it has ended.
-pub(super) fn burnt(process: Pid) -> Option<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    let (_, after_name) = stat.rsplit_once(") ")?;
-    let ticks = after_name.split(' ').skip(11).take(2);
-    let ticks: u64 = ticks.filter_map(|field| field.parse::<u64>().ok()).sum();
-    Some(Duration::from_millis(ticks * 10))
 }

@@ -2,8 +2,8 @@
 
 use super::joined::{Joined, received};
 use crate::client::{Checked, echo, hear};
-use crate::harness::{Ended, Program, Server, eventually, noise};
-use crate::{is_long, shared, told};
+use crate::harness::{Program, Server, eventually, noise};
+use crate::{assert_none, is_long, shared, told};
 use rustix::process::Signal;
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
@@ -15,12 +15,6 @@ const ASKED: &[u8] = b"an answer that never arrives";
 
 /// Long enough to take the link down while the answer is thought about.
 const THINKING: &str = "2s";
-
-fn assert_none(ended: &Ended, keys: &[&str]) {
-    for key in keys {
-        assert_eq!(ended.count(key), 0, "{key}: {ended:?}");
-    }
-}
 
 /// Sends until nobody takes any more: the peer's window and our buffer are full.
 fn fill(client: &mut TcpStream) -> u64 {
