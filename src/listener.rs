@@ -1,12 +1,12 @@
 //! A listening socket whose accept times out, and the end of accepting.
 
+use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use crate::sys;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Room for clients that we have not accepted yet. Large, because clients
@@ -21,8 +21,8 @@ const NO_INTERFACE: NonZeroU32 = NonZeroU32::new(0x7fff_ffff).unwrap();
 pub(crate) struct Listener {
     socket: Socket,
     address: SocketAddr,
-    /// The send timeout that sockets inherit, as the kernel rounded it.
-    inherited: OnceLock<Duration>,
+    /// Somebody had connected before the options of connections were set.
+    early: AtomicBool,
 }
 
 /// What came of one wait for a client.
@@ -82,7 +82,7 @@ impl Listener {
         Ok(Self {
             socket,
             address,
-            inherited: OnceLock::new(),
+            early: AtomicBool::new(false),
         })
     }
 
@@ -98,22 +98,20 @@ impl Listener {
     pub(crate) fn prepare(&self, tick: Duration) -> io::Result<()> {
         self.socket.set_nonblocking(false)?;
         set_options(SockRef::from(&self.socket), tick)?;
-        if let Some(inherited) = self.socket.write_timeout()? {
-            let _ = self.inherited.set(inherited);
-        }
+        self.early.store(self.has_client(), Relaxed);
         Ok(())
     }
 
     /// Sees to it that an accepted socket has the options of a connection.
     ///
     /// On Linux it inherits them, which saves eight system calls, unless its
-    /// handshake was over before they were set on the listener. The one that is
-    /// set last tells.
+    /// handshake was over before they were set on the listener: then it was in
+    /// the queue when we looked.
     pub(crate) fn prepare_connection(&self, socket: &TcpStream, tick: Duration) -> io::Result<()> {
-        if socket.write_timeout()?.as_ref() == self.inherited.get() {
-            return Ok(());
+        if self.early.load(Relaxed) {
+            set_options(SockRef::from(socket), tick)?;
         }
-        set_options(SockRef::from(socket), tick)
+        Ok(())
     }
 
     /// Waits for a client; blocks at most for the tick given to
@@ -168,7 +166,7 @@ impl From<TcpListener> for Listener {
         Self {
             address: listener.local_addr().unwrap_or(unknown),
             socket: listener.into(),
-            inherited: OnceLock::new(),
+            early: AtomicBool::new(false),
         }
     }
 }
