@@ -49,6 +49,13 @@ pub(crate) struct Crew<'env, F> {
     pub(crate) seldom: Seldom,
 }
 
+impl<F> Crew<'_, F> {
+    /// The ports whose end is up to us.
+    pub(crate) fn ports_of_ours(&self) -> impl Iterator<Item = &Port> {
+        self.ports.iter().filter(|port| port.listener.is_ours())
+    }
+}
+
 impl<F> Crew<'_, F>
 where
     F: Fn(&mut Connection) -> io::Result<()> + Sync,
@@ -118,7 +125,8 @@ where
                 Room::Closed => break,
             }
             let accepted = port.listener.accept();
-            self.table.return_turn(port.number);
+            let well = matches!(accepted, Accepted::Client(..) | Accepted::Nobody);
+            self.table.return_turn(port.number, well);
             match accepted {
                 Accepted::Client(socket, peer) => {
                     lost = 0;
@@ -255,17 +263,21 @@ where
     }
 
     /// Ends accepting for good and wakes the threads that wait in it. Whoever
-    /// is still in a queue is turned away and counted. Blocks for a moment.
+    /// is still in a queue is turned away and counted, unless the queue is
+    /// another process's, too. Blocks for a moment.
     pub(crate) fn close_ports(&self) {
         if !self.table.close() {
             return;
         }
         drop(lock(&self.spare).take());
-        for port in &self.ports {
+        for port in self.ports_of_ours() {
             if !port.sweep(|client| self.refuse(&client)) {
                 self.table.refuse(); // one at least
             }
             port.listener.close();
+        }
+        for port in &self.ports {
+            port.listener.let_go();
         }
     }
 }

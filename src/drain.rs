@@ -97,7 +97,8 @@ where
 }
 
 /// The end of accepting: nobody new comes in, and whoever is in the queues or
-/// in the middle of a handshake still does.
+/// in the middle of a handshake still does. Where the listeners are another
+/// process's, too, their queues are left to it.
 struct Door {
     grace: Duration,
     /// Whether new clients are refused everywhere.
@@ -110,7 +111,7 @@ struct Door {
 impl Door {
     fn close_slowly<F>(crew: &Crew<'_, F>, grace: Duration) -> Self {
         let mut refusing = true;
-        for port in &crew.ports {
+        for port in crew.ports_of_ours() {
             if let Err(error) = port.listener.refuse_new_clients() {
                 refusing = false;
                 let address = port.listener.address();
@@ -134,7 +135,11 @@ impl Door {
         if !self.refusing && entered - self.at_first > u64::from(BACKLOG) {
             return true;
         }
-        if entered != self.entered || crew.ports.iter().any(|port| port.listener.has_client()) {
+        let mut ours = crew.ports_of_ours().peekable();
+        if ours.peek().is_none() {
+            return true;
+        }
+        if entered != self.entered || ours.any(|port| port.listener.has_client()) {
             self.entered = entered;
             self.quiet_since = Instant::now();
             return false;

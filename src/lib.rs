@@ -37,6 +37,9 @@
 //! When the stop is seen, what has already arrived is still a request: it is
 //! given out and answered. What arrives later is not.
 //!
+//! The [`guide`] tells step by step how a threaded
+//! server stops, and helps to choose.
+//!
 //! # The parts
 //!
 //! - [`Stop`] is a flag that any number of servers share, set from any thread;
@@ -47,6 +50,7 @@
 //!   a test.
 //! - [`Report`] tells what came of it, [`Event`] tells it as it happens, and
 //!   [`Live`] shows who is connected.
+//! - [`handover`] passes the listening sockets to a successor.
 //! - [`Echo`] is the handler of the `lastecho` program.
 //! - [`Queue`] and [`Workers`] do jobs as a server does requests, [`Shutdown`]
 //!   stops the parts of a program in order, and [`Episode`] is the back-off
@@ -69,8 +73,10 @@
 //! # Features
 //!
 //! - `signals`: the [`signals`] module (signal-hook).
-//! - `cli` (default): the `lastecho` program; implies `signals`. A library
-//!   user says `default-features = false, features = ["signals"]`.
+//! - `handover`: the [`handover`] module (command-fds), restarts that nobody
+//!   notices, and sockets from systemd.
+//! - `cli` (default): the `lastecho` program; implies both. A library user says
+//!   `default-features = false, features = ["signals"]`.
 //!
 //! # Platform
 //!
@@ -91,6 +97,13 @@ mod echo;
 mod ending;
 mod episode;
 mod event;
+#[doc = include_str!("guide.md")]
+#[cfg(all(feature = "signals", feature = "handover"))]
+pub mod guide {}
+#[cfg(feature = "handover")]
+pub mod handover;
+#[cfg(feature = "handover")]
+mod inherited;
 pub mod limits;
 mod link;
 mod listener;
@@ -100,8 +113,12 @@ mod lock;
 #[path = "../tests/models/main.rs"]
 mod models;
 mod panics;
+#[cfg(feature = "handover")]
+mod passed;
 mod peers;
 mod port;
+#[cfg(feature = "handover")]
+mod program;
 // The code in README.md must compile.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -1,12 +1,15 @@
 //! A listening socket whose accept times out, and the end of accepting.
 
+use crate::lock::lock;
 use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use crate::sync::{Arc, Mutex};
 use crate::sys;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Room for clients that we have not accepted yet. Large, because clients
@@ -17,12 +20,31 @@ pub(crate) const BACKLOG: u16 = 4096;
 /// An interface index that no interface has.
 const NO_INTERFACE: NonZeroU32 = NonZeroU32::new(0x7fff_ffff).unwrap();
 
-/// A bound and listening socket that is ours alone.
+/// A bound and listening socket.
 pub(crate) struct Listener {
-    socket: Socket,
+    /// `None` once it was let go.
+    socket: Mutex<Option<Arc<Socket>>>,
     address: SocketAddr,
-    /// Somebody had connected before the options of connections were set.
-    early: AtomicBool,
+    /// What was asked for: port 0 for one that the system chose.
+    #[cfg_attr(not(feature = "handover"), allow(dead_code))]
+    asked: SocketAddr,
+    title: Arc<Title>,
+    /// How long to wait for a client where the socket cannot be told.
+    tick: OnceLock<Duration>,
+}
+
+/// Whose a listening socket is. Its options, its queue and its end belong to
+/// all processes that have a descriptor of it.
+pub(crate) struct Title {
+    /// It came from a supervisor, who keeps it: its options are left as they
+    /// are, and we never end it.
+    pub(crate) foreign: bool,
+    /// Whether ending it is up to us: not before a predecessor has handed it
+    /// over, and not after it was handed to a successor. Locked over a
+    /// handover's last step, so that a stop comes before it or after it.
+    pub(crate) ours: Mutex<bool>,
+    /// Connections may come that have not inherited our options.
+    pub(crate) early: AtomicBool,
 }
 
 /// What came of one wait for a client.
@@ -65,29 +87,41 @@ impl Listener {
             }
             Err(error) => log::debug!("no IPv6 here ({error}), listening on IPv4 only"),
         }
-        Self::bind((Ipv4Addr::UNSPECIFIED, port).into())
+        let v4 = Self::bind((Ipv4Addr::UNSPECIFIED, port).into())?;
+        Ok(Self { asked: v6, ..v4 })
     }
 
     fn listen(socket: Socket, address: SocketAddr) -> io::Result<Self> {
         socket.bind(&address.into())?;
         socket.listen(BACKLOG.into())?;
-        Self::from_socket(socket)
+        let bound = ip_address(&socket)?;
+        Ok(Self::over(socket, bound, address, Title::new(false, true)))
     }
 
-    fn from_socket(socket: Socket) -> io::Result<Self> {
-        let address = socket
-            .local_addr()?
-            .as_socket()
-            .ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "not an IP socket"))?;
-        Ok(Self {
-            socket,
+    fn over(socket: Socket, address: SocketAddr, asked: SocketAddr, title: Title) -> Self {
+        Self {
+            socket: Mutex::new(Some(Arc::new(socket))),
             address,
-            early: AtomicBool::new(false),
-        })
+            asked,
+            title: Arc::new(title),
+            tick: OnceLock::new(),
+        }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The socket, for one use: it closes when nobody uses it after it was
+    /// [let go](Self::let_go).
+    fn socket(&self) -> io::Result<Arc<Socket>> {
+        let socket = lock(&self.socket).clone();
+        socket.ok_or_else(|| io::Error::new(ErrorKind::NotConnected, "let go"))
+    }
+
+    /// Whether ending it is up to us.
+    pub(crate) fn is_ours(&self) -> bool {
+        *lock(&self.title.ours)
     }
 
     /// Makes the socket ready for [`accept`](Self::accept): blocking, but for
@@ -95,10 +129,23 @@ impl Listener {
     /// measured) and takes zero as "for ever", hence the floor. The options of
     /// connections are set here, too: see
     /// [`prepare_connection`](Self::prepare_connection).
+    ///
+    /// A supervisor's socket keeps its options, and is waited for instead.
     pub(crate) fn prepare(&self, tick: Duration) -> io::Result<()> {
-        self.socket.set_nonblocking(false)?;
-        set_options(SockRef::from(&self.socket), tick)?;
-        self.early.store(self.has_client(), Relaxed);
+        let socket = self.socket()?;
+        socket.set_nonblocking(self.title.foreign)?;
+        if self.title.foreign {
+            let _ = self.tick.set(tick);
+            self.title.early.store(true, Relaxed);
+            return Ok(());
+        }
+        let before = socket.write_timeout()?;
+        set_options(SockRef::from(&*socket), tick)?;
+        // A predecessor's were the same, most often.
+        let changed = socket.write_timeout()? != before;
+        if changed && self.has_client() {
+            self.title.early.store(true, Relaxed);
+        }
         Ok(())
     }
 
@@ -108,7 +155,7 @@ impl Listener {
     /// handshake was over before they were set on the listener: then it was in
     /// the queue when we looked.
     pub(crate) fn prepare_connection(&self, socket: &TcpStream, tick: Duration) -> io::Result<()> {
-        if self.early.load(Relaxed) {
+        if self.title.early.load(Relaxed) {
             set_options(SockRef::from(socket), tick)?;
         }
         Ok(())
@@ -118,7 +165,16 @@ impl Listener {
     /// [`prepare`](Self::prepare), and less when a signal arrives, which
     /// std's accept would hide.
     pub(crate) fn accept(&self) -> Accepted {
-        match self.socket.accept() {
+        let socket = match self.socket() {
+            Ok(socket) => socket,
+            Err(error) => return Accepted::Exhausted(error),
+        };
+        if let Some(tick) = self.tick.get()
+            && !sys::wait_readable(&*socket, *tick)
+        {
+            return Accepted::Nobody;
+        }
+        match socket.accept() {
             Ok((socket, address)) => match address.as_socket() {
                 Some(peer) => Accepted::Client(socket.into(), peer),
                 None => Accepted::Lost(io::Error::other("peer without an IP address")),
@@ -129,12 +185,13 @@ impl Listener {
 
     /// A second descriptor of the same socket.
     pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
-        self.socket.as_fd().try_clone_to_owned()
+        self.socket()?.as_fd().try_clone_to_owned()
     }
 
     /// Whether a client waits to be accepted, without waiting for one.
     pub(crate) fn has_client(&self) -> bool {
-        sys::wait_readable(&self.socket, Duration::ZERO)
+        let socket = self.socket();
+        socket.is_ok_and(|socket| sys::wait_readable(&*socket, Duration::ZERO))
     }
 
     /// From now on new clients are refused at once (ECONNREFUSED), while those
@@ -145,30 +202,90 @@ impl Listener {
     /// the caller can only accept until the queue is empty, and a client whose
     /// handshake ends just then is reset. `tests/it/accepting.rs` shows both.
     pub(crate) fn refuse_new_clients(&self) -> io::Result<()> {
-        self.socket.bind_device_by_index_v4(Some(NO_INTERFACE))
+        self.socket()?.bind_device_by_index_v4(Some(NO_INTERFACE))
     }
 
     /// Makes [`accept`](Self::accept) return at once from now on.
     pub(crate) fn stop_waiting(&self) -> io::Result<()> {
-        self.socket.set_nonblocking(true)
+        self.socket()?.set_nonblocking(true)
     }
 
     /// Ends listening and wakes every thread that is blocked in
     /// [`accept`](Self::accept). Who still waited in the queue is reset.
     pub(crate) fn close(&self) {
-        let _ = self.socket.shutdown(Shutdown::Both);
+        if let Ok(socket) = self.socket() {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Closes our descriptor, as soon as nobody is in [`accept`](Self::accept)
+    /// any more; other processes that have the socket listen on.
+    pub(crate) fn let_go(&self) {
+        lock(&self.socket).take();
+    }
+}
+
+#[cfg(feature = "handover")]
+impl Listener {
+    /// A socket that another process has bound: a predecessor, who may hand it
+    /// over, or a supervisor, who keeps it.
+    ///
+    /// # Errors
+    /// It is not a listening TCP socket.
+    pub(crate) fn inherit(descriptor: OwnedFd, foreign: bool) -> io::Result<Self> {
+        let socket = Socket::from(descriptor);
+        let tcp = socket.protocol()? == Some(Protocol::TCP);
+        if !tcp || !socket.is_listener()? {
+            let message = "not a listening TCP socket";
+            return Err(io::Error::new(ErrorKind::InvalidInput, message));
+        }
+        let address = ip_address(&socket)?;
+        let title = Title::new(foreign, false);
+        Ok(Self::over(socket, address, address, title))
+    }
+
+    /// The name under which it is handed over.
+    pub(crate) fn name(&self) -> String {
+        name(self.asked)
+    }
+
+    /// The same, as what serves `asked` from now on.
+    pub(crate) fn serving(self, asked: SocketAddr) -> Self {
+        Self { asked, ..self }
+    }
+
+    pub(crate) fn title(&self) -> &Arc<Title> {
+        &self.title
     }
 }
 
 impl From<TcpListener> for Listener {
     fn from(listener: TcpListener) -> Self {
         let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let address = listener.local_addr().unwrap_or(unknown);
+        Self::over(listener.into(), address, address, Title::new(false, true))
+    }
+}
+
+impl Title {
+    fn new(foreign: bool, ours: bool) -> Self {
         Self {
-            address: listener.local_addr().unwrap_or(unknown),
-            socket: listener.into(),
+            foreign,
+            ours: Mutex::new(ours),
             early: AtomicBool::new(false),
         }
     }
+}
+
+fn ip_address(socket: &Socket) -> io::Result<SocketAddr> {
+    let address = socket.local_addr()?.as_socket();
+    address.ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "not an IP socket"))
+}
+
+/// What was asked for, without the colons that separate such names.
+#[cfg(feature = "handover")]
+pub(crate) fn name(asked: SocketAddr) -> String {
+    asked.to_string().replace(':', "_")
 }
 
 /// Sorts the errors of accept(2): "treat as EAGAIN", out of something, or

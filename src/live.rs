@@ -31,6 +31,14 @@ impl Live {
     pub fn report(&self) -> Report {
         self.table.report()
     }
+
+    /// How often accepting came round: with a client, without one when a poll
+    /// interval had passed, or because there was no room for more. It stands
+    /// still while accepting fails or hangs, which is what a watchdog looks for.
+    #[must_use]
+    pub fn rounds(&self) -> u64 {
+        self.table.rounds()
+    }
 }
 
 impl std::fmt::Debug for Live {

@@ -8,6 +8,7 @@ use crate::event::Event;
 use crate::limits;
 use crate::listener::Listener;
 use crate::live::Live;
+use crate::lock::lock;
 use crate::port::Port;
 use crate::report::Report;
 use crate::stop::Stop;
@@ -25,6 +26,8 @@ use std::time::Duration;
 const LEAST_POLL: Duration = Duration::from_millis(4);
 /// A tiny drain timeout means "do not wait", not "burn the processor".
 const LEAST_SHARE: Duration = Duration::from_millis(10);
+
+type BeforeServing = Box<dyn FnOnce(&Stop) -> io::Result<()> + Send + Sync>;
 
 /// A TCP server with one blocking thread per live connection, which stops
 /// without losing what it has in hand.
@@ -90,6 +93,10 @@ pub struct Server {
     stack_size: usize,
     stop_after: Option<u64>,
     observer: Option<Observer>,
+    /// What comes between being prepared and the first client.
+    before_serving: Option<BeforeServing>,
+    /// Locked while we are being handed over.
+    underway: Arc<Mutex<()>>,
 }
 
 impl Server {
@@ -103,14 +110,7 @@ impl Server {
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
         let listeners: io::Result<Vec<_>> =
             address.to_socket_addrs()?.map(Listener::bind).collect();
-        let listeners = listeners?;
-        if listeners.is_empty() {
-            return Err(io::Error::new(
-                ErrorKind::InvalidInput,
-                "no address to listen on",
-            ));
-        }
-        Ok(Self::over(listeners))
+        Self::over(listeners?)
     }
 
     /// Listens on all addresses of this machine, IPv4 and IPv6, with one socket.
@@ -118,10 +118,18 @@ impl Server {
     /// # Errors
     /// What socket(2), bind(2) and listen(2) say.
     pub fn bind_all(port: u16) -> io::Result<Self> {
-        Ok(Self::over(vec![Listener::bind_all(port)?]))
+        Self::over(vec![Listener::bind_all(port)?])
     }
 
-    fn over(listeners: Vec<Listener>) -> Self {
+    pub(crate) fn over(listeners: Vec<Listener>) -> io::Result<Self> {
+        if listeners.is_empty() {
+            let message = "no address to listen on";
+            return Err(io::Error::new(ErrorKind::InvalidInput, message));
+        }
+        Ok(Self::on(listeners))
+    }
+
+    fn on(listeners: Vec<Listener>) -> Self {
         Self {
             listeners,
             table: Arc::default(),
@@ -134,6 +142,8 @@ impl Server {
             stack_size: 2 * 1024 * 1024,
             stop_after: None,
             observer: None,
+            before_serving: None,
+            underway: Arc::default(),
         }
     }
 
@@ -245,9 +255,9 @@ impl Server {
     /// thread, and more than once.
     ///
     /// # Errors
-    /// Only before serving: a listener cannot be prepared, or not even one
-    /// thread per listener can be started (clients of those that did are cut).
-    pub fn run<F>(self, stop: &Stop, handler: F) -> io::Result<Report>
+    /// Only before serving: a listener cannot be prepared, not even one thread
+    /// per listener can be started, or a predecessor does not hand over.
+    pub fn run<F>(mut self, stop: &Stop, handler: F) -> io::Result<Report>
     where
         F: Fn(&mut Connection) -> io::Result<()> + Sync,
     {
@@ -257,14 +267,16 @@ impl Server {
             .unwrap_or_else(|| default_grace(live.addresses()));
         let drain_timeout = self.drain_timeout;
         let (limits, per_peer) = (self.limits(), self.max_per_peer);
+        let (before_serving, underway) = (self.before_serving.take(), self.underway());
         let crew = self.into_crew(stop, &handler)?;
         let elapsed = thread::scope(|scope| {
-            let started: io::Result<()> = crew
+            let started = crew
                 .ports
                 .iter()
                 .try_for_each(|port| crew.follow(scope, port));
+            let started = started.and_then(|()| before_serving.map_or(Ok(()), |act| act(stop)));
             if let Err(error) = started {
-                drain::cut(&crew); // whoever was served meanwhile, nobody would stop
+                drain::cut(&crew); // no thread of ours would end by itself
                 return Err(error);
             }
             crew.tell(&Event::Ready {
@@ -274,10 +286,32 @@ impl Server {
             crew.table.set_limits(limits, per_peer);
             Ok(drain::supervise(&crew, scope, grace, drain_timeout))
         })?;
+        drop(lock(&underway)); // a handover has its last word first
         Ok(Report {
             elapsed,
             ..live.report()
         })
+    }
+
+    /// Acts once everything is prepared, before anybody is served; an error
+    /// ends the run.
+    #[cfg(feature = "handover")]
+    pub(crate) fn before_serving(
+        mut self,
+        act: impl FnOnce(&Stop) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.before_serving = Some(Box::new(act));
+        self
+    }
+
+    #[cfg(feature = "handover")]
+    pub(crate) fn listeners(&self) -> &[Listener] {
+        &self.listeners
+    }
+
+    /// Held while we are handed over.
+    pub(crate) fn underway(&self) -> Arc<Mutex<()>> {
+        Arc::clone(&self.underway)
     }
 
     fn limits(&self) -> Limits {
@@ -343,7 +377,7 @@ impl From<TcpListener> for Server {
     /// A server on a listener of your own. It must be shared with nobody:
     /// its options are changed, and the stop ends it.
     fn from(listener: TcpListener) -> Self {
-        Self::over(vec![listener.into()])
+        Self::on(vec![listener.into()])
     }
 }
 

@@ -124,6 +124,42 @@ pub(crate) fn can_start_thread() -> io::Result<()> {
     Ok(())
 }
 
+/// Takes over a descriptor that this process was started with; from now on its
+/// own children do not inherit it.
+///
+/// # Errors
+/// There is no such descriptor.
+#[allow(unsafe_code)]
+#[cfg(feature = "handover")]
+pub(crate) fn inherit(number: std::os::fd::RawFd) -> io::Result<std::os::fd::OwnedFd> {
+    use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+    // SAFETY: the borrow ends with this block; a number without a descriptor
+    // behind it is what the call is to find out, and it changes nothing else.
+    unsafe {
+        let descriptor = BorrowedFd::borrow_raw(number);
+        rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC)?;
+    }
+    // SAFETY: it is open, as was just seen, and the caller asks for each number
+    // once, for numbers only that whoever started this process has announced as
+    // this process's to take (sd_listen_fds(3)), before it opens others.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Takes variables out of the environment, so that children do not take them
+/// for theirs. Does nothing where this process has more than one thread.
+#[allow(unsafe_code)]
+#[cfg(feature = "handover")]
+pub(crate) fn forget_variables(names: &[&str]) {
+    let threads = std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
+    if threads == 1 {
+        for name in names {
+            // SAFETY: nobody else can be reading the environment, for there is
+            // no other thread.
+            unsafe { std::env::remove_var(name) };
+        }
+    }
+}
+
 /// Names the calling thread, so that `ps -L` and `top -H` say what it serves;
 /// 15 bytes at most (prctl(2), PR_SET_NAME). A failure changes nothing.
 pub(crate) fn name_thread(name: &str) {

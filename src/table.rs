@@ -49,6 +49,9 @@ struct State {
     served: usize,
     /// By port: threads in accept, each of which may bring one more.
     accepting: Vec<usize>,
+    /// How often a thread came round: back from accept without trouble, or
+    /// from a wait for room.
+    rounds: u64,
     peers: Peers,
     next_id: u64,
     ended: u64,
@@ -117,6 +120,9 @@ impl Table {
     pub(crate) fn await_turn(&self, port: usize, longest: Duration) -> Room {
         let mut state = self.wait_for(longest, |state| state.room(port) != Room::Full);
         let room = state.room(port);
+        if room == Room::Full {
+            state.rounds += 1;
+        }
         if room == Room::Free {
             if state.accepting.len() <= port {
                 state.accepting.resize(port + 1, 0);
@@ -126,10 +132,12 @@ impl Table {
         room
     }
 
-    /// A thread has come back from accept, with a client or without.
-    pub(crate) fn return_turn(&self, port: usize) {
+    /// A thread has come back from accept, with a client or without, or
+    /// because something is wrong.
+    pub(crate) fn return_turn(&self, port: usize, well: bool) {
         let mut state = lock(&self.state);
         state.accepting[port] -= 1;
+        state.rounds += u64::from(well);
         self.wake_waiting(&state);
     }
 
@@ -229,6 +237,11 @@ impl Table {
     /// Connections accepted so far, turned away or not; it only grows.
     pub(crate) fn entered(&self) -> u64 {
         lock(&self.state).next_id
+    }
+
+    /// How often a thread came round in accepting; it only grows.
+    pub(crate) fn rounds(&self) -> u64 {
+        lock(&self.state).rounds
     }
 
     /// Counts a thread in, before it starts.

@@ -60,6 +60,8 @@ pub(crate) enum Broken {
     Short(String),
     /// A stop took longer than promised.
     TooLong(String),
+    /// A client was refused where a server was promised.
+    Refused(String),
     /// What was told is not what happened.
     NotTold(String),
     /// The server ended or stopped serving because of one connection.
@@ -72,6 +74,7 @@ impl fmt::Display for Broken {
             Self::Reset(what) => write!(f, "reset: {what}"),
             Self::Short(what) => write!(f, "echo short: {what}"),
             Self::TooLong(what) => write!(f, "took too long: {what}"),
+            Self::Refused(what) => write!(f, "refused: {what}"),
             Self::NotTold(what) => write!(f, "told wrongly: {what}"),
             Self::Died(what) => write!(f, "server died: {what}"),
         }
@@ -129,6 +132,14 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
+    /// The keys of a `stopped` line.
+    pub(crate) fn pairs(line: &str) -> HashMap<String, String> {
+        let pairs = line.split(' ').filter_map(|pair| pair.split_once('='));
+        pairs
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect()
+    }
+
     /// A number from the `stopped` line.
     pub(crate) fn count(&self, key: &str) -> u64 {
         let value = self
@@ -161,9 +172,14 @@ impl Server {
 
     /// Starts a command that is a server and reads `listeners` ready lines.
     pub(crate) fn spawn(mut command: Command, listeners: usize) -> Self {
+        command.stdin(Stdio::null());
+        Self::spawn_with_stdin(command, listeners)
+    }
+
+    /// The same, with the standard input that the command has.
+    pub(crate) fn spawn_with_stdin(mut command: Command, listeners: usize) -> Self {
         let stderr = tempfile::tempfile().unwrap();
         let mut child = command
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(stderr.try_clone().unwrap())
             .spawn()
@@ -254,13 +270,9 @@ impl Server {
             .lines()
             .find_map(|line| line.strip_prefix("stopped "))
             .unwrap_or("");
-        let pairs = line.split(' ').filter_map(|pair| pair.split_once('='));
-        let told = pairs
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .collect();
         Ended {
             status,
-            told,
+            told: Ended::pairs(line),
             stderr: self.stderr(),
             stdout,
             took,

@@ -16,6 +16,7 @@ mod accounts;
 mod clients;
 mod ending;
 mod exactness;
+mod handover;
 mod harness;
 mod jobs;
 mod library;

@@ -8,12 +8,12 @@ use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// Threads that connect again and again.
-const CLIENTS: u64 = 12;
+pub(crate) const CLIENTS: u64 = 12;
 /// Refusals that a client must see in a row before it goes home.
 const REFUSALS: u32 = 5;
 /// The server listens for a client's first word for 100 ms. One that was not
@@ -64,8 +64,14 @@ fn read_some(client: &mut TcpStream, most: usize) -> Result<Vec<u8>, Broken> {
     }
 }
 
-/// A client's life in the storm, until it was refused for good.
-fn come_and_go(address: SocketAddr, number: u64, served: &AtomicU64) -> Kept {
+/// A client's life in the storm, until it was refused for good; which must not
+/// be before the end.
+pub(crate) fn come_and_go(
+    address: SocketAddr,
+    number: u64,
+    served: &AtomicU64,
+    ending: &AtomicBool,
+) -> Kept {
     let data = noise(200, number);
     // Lasting ones would not come again before the stop: few of them.
     let manners = if number < 3 {
@@ -84,7 +90,12 @@ fn come_and_go(address: SocketAddr, number: u64, served: &AtomicU64) -> Kept {
                 converse((client, began), *manner, &data)?;
                 served.fetch_add(1, SeqCst);
             }
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => refused += 1,
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                if !ending.load(SeqCst) {
+                    return Err(Broken::Refused("before the end".into()));
+                }
+                refused += 1;
+            }
             Err(error) => return Err(Broken::Reset(format!("while connecting: {error}"))),
         }
         if refused == REFUSALS {
@@ -97,12 +108,14 @@ fn come_and_go(address: SocketAddr, number: u64, served: &AtomicU64) -> Kept {
 fn storm(program: Program, lasts: Duration) -> Kept {
     let mut server = Server::start(program, &["--poll", "100ms"]);
     let (address, served) = (server.address(), AtomicU64::new(0));
+    let ending = AtomicBool::new(false);
     let kept: Vec<Kept> = thread::scope(|scope| {
-        let served = &served;
+        let (served, ending) = (&served, &ending);
         let clients: Vec<_> = (0..CLIENTS)
-            .map(|number| scope.spawn(move || come_and_go(address, number, served)))
+            .map(|number| scope.spawn(move || come_and_go(address, number, served, ending)))
             .collect();
         thread::sleep(lasts); // the storm itself
+        ending.store(true, SeqCst);
         server.signal(Signal::TERM);
         clients.into_iter().map(|c| c.join().unwrap()).collect()
     });

@@ -36,7 +36,7 @@ fn serve_one(table: &Table, terms: &Arc<Terms>, serving: &AtomicUsize, most: usi
         Room::Free => {}
     }
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    table.return_turn(0);
+    table.return_turn(0, true);
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     match table.enter(socket.into(), peer, terms) {
         Admission::Served(link) => {

@@ -18,15 +18,16 @@ const LARGEST_BUFFER: u64 = 16 * 1024 * 1024;
 /// A TCP echo server that never drops the last echo.
 ///
 /// INT, TERM, QUIT and HUP ask for a graceful stop, a further one cuts what is
-/// left. USR1 logs the live connections. Exit status: 0 clean, 1 could not
+/// left. USR1 logs the live connections. USR2 restarts: a successor takes over
+/// the listening sockets, and this process drains. Exit status: 0 clean, 1 could not
 /// start, 2 usage, 3 stopped but something was cut or refused.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub(crate) struct Options {
     /// Where to listen: IP:PORT, [IPv6]:PORT, HOST:PORT, :PORT (all
     /// addresses), PORT (loopback), IP or HOST (port 48879); port 0 lets the
-    /// system choose
-    #[arg(value_name = "ADDR", default_value = "127.0.0.1:48879")]
+    /// system choose [default: the sockets that were passed, or 127.0.0.1:48879]
+    #[arg(value_name = "ADDR")]
     pub(crate) addresses: Vec<Address>,
 
     /// Longest that a blocked accept, read or write waits before it looks at the stop flag
@@ -67,6 +68,10 @@ pub(crate) struct Options {
     /// Think before each echo: a slow request, to watch a drain
     #[arg(long, allow_hyphen_values = true, value_name = "DURATION", default_value = "0s", value_parser = duration_or_zero)]
     pub(crate) delay: Duration,
+
+    /// How long a successor may take to get ready when USR2 asks for a restart
+    #[arg(long, allow_hyphen_values = true, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub(crate) handover_timeout: Duration,
 
     /// Stop gracefully once N connections have ended
     #[arg(long, allow_hyphen_values = true, value_name = "N", value_parser = count::<NonZeroU64>)]
@@ -238,6 +243,12 @@ pub(crate) enum Address {
 }
 
 impl Address {
+    /// Where it listens if nobody says where.
+    pub(crate) const DEFAULT: Self = Self::One(SocketAddr::new(
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        DEFAULT_PORT,
+    ));
+
     /// The addresses to listen on; none for [`All`](Self::All).
     pub(crate) fn resolve(&self) -> std::io::Result<Vec<SocketAddr>> {
         match self {
@@ -375,9 +386,6 @@ mod tests {
     fn the_default_buffer_is_the_librarys() {
         let options = Options::parse_from(["lastecho"]);
         assert_eq!(options.buffer, lastecho::Echo::default().buffer);
-        assert_eq!(
-            options.addresses,
-            [Address::One(([127, 0, 0, 1], DEFAULT_PORT).into())]
-        );
+        assert_eq!(Address::DEFAULT.to_string(), "127.0.0.1:48879");
     }
 }

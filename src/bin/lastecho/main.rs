@@ -1,18 +1,24 @@
 //! `lastecho`: a TCP echo server that never drops the last echo.
 
 mod cli;
+mod listen;
 mod logging;
+mod manager;
 mod outlet;
+mod restart;
 
-use anyhow::{Context, Result, anyhow};
-use cli::{Address, Options};
+use anyhow::{Context, Result};
+use cli::Options;
 use humantime::format_duration;
+use lastecho::handover::{self, Program};
 use lastecho::signals::{self, Request};
 use lastecho::{Echo, Event, Live, Report, Server, Stop, limits};
+use manager::Manager;
 use outlet::Outlet;
-use signal_hook::consts::SIGUSR1;
+use restart::Restart;
+use signal_hook::consts::{SIGUSR1, SIGUSR2};
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
@@ -45,29 +51,49 @@ fn complain(message: &str) {
     let _ = writeln!(io::stderr(), "lastecho: {plain}");
 }
 
-/// Runs the server: handlers first, then bind, then announce.
+/// What signals and events act on.
+struct Running {
+    live: Live,
+    restart: Arc<Restart>,
+}
+
+impl Running {
+    fn new(server: &Server, program: Program, stop: &Stop, options: &Options) -> Result<Self> {
+        let restart = Restart {
+            handover: server.handover().context("cannot keep the listeners")?,
+            program,
+            timeout: options.handover_timeout,
+            stop: stop.clone(),
+            manager: Manager::from_environment(),
+        };
+        Ok(Self {
+            live: server.live(),
+            restart: Arc::new(restart),
+        })
+    }
+}
+
+/// Runs the server: what was passed first, then handlers, bind, announce.
 fn serve(options: &Options) -> Result<Report> {
+    let mut inherited = handover::inherited().context("what was passed cannot be used")?;
+    let program = Program::this().context("cannot find this program")?;
     let log = logging::start(options.level(), options.log_file.as_deref())?;
     let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let stdout = Outlet::new(stdout).context("cannot start the output's thread")?;
     let raised = limits::raise_descriptors();
     let stop = Stop::new();
-    let live = Arc::new(OnceLock::new());
-    let _signals = catch_signals(&stop, Arc::clone(&live), log.clone())?;
-    let server = configure(bind(&options.addresses)?, options);
-    let _ = live.set(server.live());
+    let running = Arc::new(OnceLock::new());
+    let _signals = catch_signals(&stop, Arc::clone(&running), log.clone())?;
+    let server = listen::listen(&options.addresses, &mut inherited)?.take_over(inherited);
+    let server = configure(server, options);
     introduce(options);
     if let Err(error) = raised {
         log::warn!("cannot raise the limit of open descriptors: {error}");
     }
-    warn_if_open(live.get().map_or(&[], Live::addresses), options);
-    let ready = stdout.clone();
-    let server = server.observe(move |event| {
-        if let Event::Ready { addresses } = event {
-            announce(&ready, addresses);
-        }
-        logging::tell(event);
-    });
+    let present = Running::new(&server, program, &stop, options)?;
+    let running = running.get_or_init(|| present);
+    warn_if_open(running.live.addresses(), options);
+    let server = server.observe(observer(stdout.clone(), running, options.poll));
     let echo = Echo {
         buffer: options.buffer,
         delay: options.delay,
@@ -79,7 +105,28 @@ fn serve(options: &Options) -> Result<Report> {
     stdout.line(&summary(&report));
     stdout.flush_within(LAST_WORDS);
     log.flush_within(LAST_WORDS);
+    running.restart.manager.flush();
     Ok(report)
+}
+
+/// Puts events into words, for people, machines and the service manager.
+fn observer(stdout: Outlet, running: &Running, poll: Duration) -> impl Fn(&Event<'_>) + use<> {
+    let (live, restart) = (running.live.clone(), Arc::clone(&running.restart));
+    move |event| {
+        match event {
+            Event::Ready { addresses } => {
+                announce(&stdout, addresses);
+                restart.manager.tell("READY=1");
+                restart.manager.watch(live.clone(), poll);
+            }
+            // The service goes on where a successor has it.
+            Event::Stopping { .. } if !restart.handover.is_done() => {
+                restart.manager.tell("STOPPING=1");
+            }
+            _ => {}
+        }
+        logging::tell(event);
+    }
 }
 
 fn announce(stdout: &Outlet, addresses: &[SocketAddr]) {
@@ -103,9 +150,13 @@ fn introduce(options: &Options) {
     );
 }
 
-/// INT, TERM, QUIT and HUP stop, cut, and exit; USR1 lists.
-fn catch_signals(stop: &Stop, live: Arc<OnceLock<Live>>, log: Outlet) -> Result<signals::Signals> {
-    signals::install_with(stop, &[SIGUSR1], move |signal, request| {
+/// INT, TERM, QUIT and HUP stop, cut, and exit; USR1 lists, USR2 restarts.
+fn catch_signals(
+    stop: &Stop,
+    running: Arc<OnceLock<Running>>,
+    log: Outlet,
+) -> Result<signals::Signals> {
+    signals::install_with(stop, &[SIGUSR1, SIGUSR2], move |signal, request| {
         let name = signals::name(signal);
         match request {
             Request::Stop => log::info!("{name}: stopping"),
@@ -115,7 +166,11 @@ fn catch_signals(stop: &Stop, live: Arc<OnceLock<Live>>, log: Outlet) -> Result<
                 log.flush_within(LAST_WORDS);
                 std::process::exit(NOT_CLEAN.into());
             }
-            _ => logging::list(&live.get().map(Live::snapshot).unwrap_or_default()),
+            _ => match running.get() {
+                None => log::warn!("{name}: not serving yet"),
+                Some(running) if signal == SIGUSR2 => Restart::begin(&running.restart),
+                Some(running) => logging::list(&running.live.snapshot()),
+            },
         }
     })
     .context("cannot catch signals")
@@ -144,56 +199,6 @@ fn configure(server: Server, options: &Options) -> Server {
         None => server,
         Some(connections) => server.stop_after(connections.get()),
     }
-}
-
-/// Listens on all addresses; the first that cannot be had is named.
-fn bind(addresses: &[Address]) -> Result<Server> {
-    let mut bound: Vec<SocketAddr> = Vec::new();
-    let mut all: Option<Server> = None;
-    for address in addresses {
-        let name = || format!("cannot listen on {address}");
-        let servers = match address {
-            Address::All(port) => vec![Server::bind_all(*port).with_context(name)?],
-            _ => {
-                let mut resolved = address.resolve().with_context(name)?;
-                // The same address twice, given so or resolved so, is once.
-                resolved.retain(|new| new.port() == 0 || !bound.contains(new));
-                bound.extend(&resolved);
-                bind_each(&resolved).with_context(name)?
-            }
-        };
-        all = servers.into_iter().fold(all, |all, server| match all {
-            None => Some(server),
-            Some(all) => Some(all.and(server)),
-        });
-    }
-    all.ok_or_else(|| anyhow!("no address to listen on"))
-}
-
-/// A host may resolve to addresses that this machine lacks (IPv6 switched off,
-/// say): those are passed over, as long as one of several is there.
-fn bind_each(addresses: &[SocketAddr]) -> io::Result<Vec<Server>> {
-    let mut servers = Vec::new();
-    let mut missing = Vec::new();
-    for address in addresses {
-        match Server::bind(address) {
-            Ok(server) => servers.push(server),
-            Err(error) if is_missing(&error) => missing.push((address, error)),
-            Err(error) => return Err(error),
-        }
-    }
-    match missing.pop() {
-        Some((_, error)) if servers.is_empty() => return Err(error),
-        last => missing.extend(last),
-    }
-    for (address, error) in missing {
-        log::warn!("not listening on {address}: {error}");
-    }
-    Ok(servers)
-}
-
-fn is_missing(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::AddrNotAvailable || error.kind() == ErrorKind::Unsupported
 }
 
 fn warn_if_open(addresses: &[SocketAddr], options: &Options) {

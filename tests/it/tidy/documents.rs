@@ -76,7 +76,8 @@ fn links(document: &str) -> Vec<&str> {
 
 /// Links into the repository that lead nowhere.
 fn dead_links(document: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
-    let elsewhere = |link: &&str| link.contains("://") || link.starts_with("mailto:");
+    // The guide names items of the crate; `make doc` follows those.
+    let elsewhere = |link: &&str| link.contains("::") || link.contains("://");
     let inside = links(document).into_iter().filter(|link| !elsewhere(link));
     let paths = inside.map(|link| link.split('#').next().unwrap_or(""));
     let dead = paths.filter(|path| !path.is_empty() && !exists(path));

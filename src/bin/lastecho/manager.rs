@@ -1,0 +1,105 @@
+//! The service manager, told what becomes of us (sd_notify(3)).
+
+use crate::outlet::Outlet;
+use lastecho::Live;
+use std::env;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long the last message may take on its way.
+const LAST_WORD: Duration = Duration::from_millis(100);
+
+/// A way to the service manager, if there is one. Its messages leave on a
+/// thread of their own: a manager that does not read holds nobody up.
+#[derive(Clone)]
+pub(crate) struct Manager(Option<Outlet>);
+
+impl Manager {
+    /// The manager that `NOTIFY_SOCKET` names.
+    pub(crate) fn from_environment() -> Self {
+        let Ok(name) = env::var("NOTIFY_SOCKET") else {
+            return Self(None);
+        };
+        let outlet = connect(&name).and_then(|socket| Outlet::new(File::from(socket)));
+        if let Err(error) = &outlet {
+            log::warn!("NOTIFY_SOCKET={name:?}: {error}");
+        }
+        Self(outlet.ok())
+    }
+
+    /// Queues an assignment such as `READY=1`. Never blocks.
+    pub(crate) fn tell(&self, assignment: &str) {
+        if let Some(outlet) = &self.0 {
+            outlet.line(assignment);
+        }
+    }
+
+    /// Waits a moment until everything has left.
+    pub(crate) fn flush(&self) {
+        if let Some(outlet) = &self.0 {
+            outlet.flush_within(LAST_WORD);
+        }
+    }
+
+    /// Pings the manager's watchdog, if it has one for us, for as long as
+    /// accepting goes round, which it does at least once per poll interval.
+    pub(crate) fn watch(&self, live: Live, poll: Duration) {
+        let (Some(_), Some(limit)) = (&self.0, watchdog()) else {
+            return;
+        };
+        let interval = limit / 3;
+        if poll > interval {
+            log::warn!("--poll {poll:?} is long for a watchdog of {limit:?}");
+        }
+        let manager = self.clone();
+        let watch = move || {
+            let mut seen = (live.rounds(), Instant::now());
+            loop {
+                let rounds = live.rounds();
+                if rounds != seen.0 {
+                    seen = (rounds, Instant::now());
+                }
+                // Between two rounds there may be a whole poll interval.
+                if seen.1.elapsed() < interval + poll {
+                    manager.tell("WATCHDOG=1");
+                }
+                thread::sleep(interval);
+            }
+        };
+        let thread = thread::Builder::new().name("watchdog".into());
+        if let Err(error) = thread.spawn(watch) {
+            log::warn!("no watchdog: {error}");
+        }
+    }
+}
+
+/// How often the manager wants to hear from this process.
+fn watchdog() -> Option<Duration> {
+    if let Ok(pid) = env::var("WATCHDOG_PID")
+        && pid != std::process::id().to_string()
+    {
+        return None;
+    }
+    let text = env::var("WATCHDOG_USEC").ok()?;
+    let limit = text.parse().ok().filter(|&microseconds| microseconds > 0);
+    if limit.is_none() {
+        log::warn!("WATCHDOG_USEC={text:?} is not a number of microseconds");
+    }
+    limit.map(Duration::from_micros)
+}
+
+/// A socket of the file system, or an abstract one (`@name`).
+fn connect(name: &str) -> io::Result<OwnedFd> {
+    let address = match name.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(name)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&address)?;
+    Ok(socket.into())
+}

@@ -1,0 +1,294 @@
+//! Restarts that nobody notices: the listening sockets pass to a successor,
+//! which says when it is ready; only then the predecessor stops.
+//!
+//! A successor gets them as a supervisor passes them to what it starts, by the
+//! protocol of `sd_listen_fds(3)`: `LISTEN_FDS` and `LISTEN_FDNAMES`,
+//! descriptors from 3. `LISTEN_PID` is missing, because it cannot be known
+//! before the process exists; instead `LASTECHO_HANDOVER` names a socket whose
+//! other end is the parent's.
+//!
+//! ```text
+//! predecessor                         successor
+//!      │ starts it ───────────────────────► │ binds what is new, prepares
+//!      │ ◄──── a byte per listener: taken? ─┤ ready
+//!      ├─ "yours" ────────────────────────► │ accepts
+//!      ▼ stops, drains                      ▼
+//! ```
+//!
+//! Until "yours" the successor has accepted nobody. If it dies, is late, or the
+//! predecessor stops meanwhile, it is killed and nothing has happened.
+//!
+//! ```no_run
+//! use lastecho::{Server, Stop, handover, signals};
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! fn main() -> std::io::Result<()> {
+//!     let mut inherited = handover::inherited()?; // first of all
+//!     let server = inherited.bind("127.0.0.1:7007")?.take_over(inherited);
+//!     let stop = Stop::new();
+//!     let (ours, handover) = (stop.clone(), Arc::new(server.handover()?));
+//!     let program = handover::Program::this()?;
+//!     let usr2 = signal_hook::consts::SIGUSR2;
+//!     let _signals = signals::install_with(&stop, &[usr2], move |_, request| {
+//!         if request == signals::Request::Other {
+//!             let (stop, handover) = (ours.clone(), Arc::clone(&handover));
+//!             let successor = program.command();
+//!             std::thread::spawn(move || {
+//!                 match handover.spawn(successor, Duration::from_secs(10), &stop) {
+//!                     Ok(successor) => log::info!("handed over to process {}", successor.id()),
+//!                     Err(error) => log::error!("no handover: {error}"),
+//!                 }
+//!             });
+//!         }
+//!     })?;
+//!     let report = server.run(&stop, |conn| lastecho::Echo::default().serve(conn))?;
+//!     println!("{report}");
+//!     Ok(())
+//! }
+//! ```
+
+use crate::deadline::Deadline;
+use crate::listener::{Listener, Title};
+use crate::lock::lock;
+use crate::passed::{FIRST, FOREIGN, LEFT, MOST, OWN, SLICE, TAKEN, VARIABLE, YOURS};
+use crate::server::Server;
+use crate::stop::Stop;
+use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use crate::sync::{Arc, Mutex, MutexGuard, thread};
+use crate::sys;
+use command_fds::{CommandFdExt, FdMapping};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+pub use crate::inherited::{Inherited, inherited};
+pub use crate::program::Program;
+
+impl Server {
+    /// What it takes to hand this server over to a successor while it runs.
+    ///
+    /// # Errors
+    /// What duplicating a descriptor says.
+    pub fn handover(&self) -> io::Result<Handover> {
+        let bequest = |socket: &Listener| {
+            Ok(Bequest {
+                name: socket.name(),
+                descriptor: socket.duplicate()?,
+                title: Arc::clone(socket.title()),
+            })
+        };
+        let bequests: io::Result<Vec<_>> = self.listeners().iter().map(bequest).collect();
+        Ok(Handover {
+            bequests: Mutex::new(bequests?),
+            underway: self.underway(),
+            done: AtomicBool::new(false),
+        })
+    }
+}
+
+/// A running server's listeners, to be handed over.
+pub struct Handover {
+    /// None once they were handed over.
+    bequests: Mutex<Vec<Bequest>>,
+    underway: Arc<Mutex<()>>,
+    done: AtomicBool,
+}
+
+struct Bequest {
+    name: String,
+    descriptor: OwnedFd,
+    title: Arc<Title>,
+}
+
+/// A process that has taken over. The predecessor's [`Server::run`] does not
+/// return before this is dropped, so that there is time to tell others.
+pub struct Successor<'a> {
+    id: u32,
+    _underway: MutexGuard<'a, ()>,
+}
+
+impl Successor<'_> {
+    /// Its process number.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+}
+
+impl Handover {
+    /// Starts `successor` with our listeners, waits until it is ready, hands
+    /// over and sets `stop`, so that our server drains. Until then, and
+    /// whenever this fails, it serves on as if nothing had been.
+    ///
+    /// Blocks for at most `timeout`, less if `stop` is set meanwhile; do not
+    /// call it on the thread that handles signals.
+    ///
+    /// # Errors
+    /// `WouldBlock` while another handover is under way. `Unsupported` where we
+    /// are process 1, whose end would end its whole namespace. Otherwise the
+    /// successor could not be started, ended, was not ready in time, or a stop
+    /// came first; it was killed then, having served nobody.
+    pub fn spawn(
+        &self,
+        mut successor: Command,
+        timeout: Duration,
+        stop: &Stop,
+    ) -> io::Result<Successor<'_>> {
+        if std::process::id() == 1 {
+            let message = "process 1 cannot hand over: its end would end all others";
+            return Err(io::Error::new(ErrorKind::Unsupported, message));
+        }
+        let Ok(underway) = self.underway.try_lock() else {
+            let message = "another handover is under way";
+            return Err(io::Error::new(ErrorKind::WouldBlock, message));
+        };
+        let mut bequests = lock(&self.bequests);
+        if bequests.is_empty() {
+            let message = "handed over already";
+            return Err(io::Error::new(ErrorKind::NotConnected, message));
+        }
+        let deadline = Deadline::after(timeout);
+        let (ours, theirs) = UnixStream::pair()?;
+        equip(&mut successor, &bequests, theirs.into())?;
+        for bequest in &*bequests {
+            bequest.title.early.store(true, Relaxed);
+        }
+        let mut child = successor.spawn().map_err(|error| {
+            let program = successor.get_program().to_string_lossy();
+            io::Error::new(error.kind(), format!("cannot start {program}: {error}"))
+        })?;
+        drop(successor); // and with it our copies of its descriptors
+        let outcome = await_ready(&ours, bequests.len(), deadline, stop)
+            .and_then(|taken| self.commit(&ours, &mut bequests, &taken, stop));
+        match outcome {
+            Ok(()) => Ok(Successor {
+                id: child.id(),
+                _underway: underway,
+            }),
+            Err(error) => Err(give_up(&mut child, ours, error)),
+        }
+    }
+
+    /// Whether a successor has taken over. Whoever sees the stop that this sets
+    /// sees it, too.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.done.load(Relaxed)
+    }
+
+    /// The last step: from now on it is the successor who ends the listeners
+    /// that it has taken.
+    fn commit(
+        &self,
+        mut successor: &UnixStream,
+        bequests: &mut Vec<Bequest>,
+        taken: &[u8],
+        stop: &Stop,
+    ) -> io::Result<()> {
+        let heirlooms = bequests.iter().zip(taken);
+        let heirlooms = heirlooms.filter(|&(_, &word)| word == TAKEN);
+        let mut titles: Vec<_> = heirlooms.map(|(b, _)| lock(&b.title.ours)).collect();
+        if stop.is_set() {
+            return Err(io::Error::new(ErrorKind::Interrupted, "a stop came first"));
+        }
+        successor.write_all(&[YOURS])?;
+        for ours in &mut titles {
+            **ours = false;
+        }
+        drop(titles);
+        bequests.clear();
+        self.done.store(true, Relaxed); // the stop's Release publishes it
+        stop.set();
+        Ok(())
+    }
+}
+
+/// Passes the listeners and the other end of our socket.
+fn equip(successor: &mut Command, bequests: &[Bequest], socket: OwnedFd) -> io::Result<()> {
+    let count = bequests.len();
+    if count > MOST {
+        let message = format!("{count} listeners are more than can be passed ({MOST})");
+        return Err(io::Error::new(ErrorKind::InvalidInput, message));
+    }
+    let mut mappings = Vec::new();
+    for bequest in bequests {
+        mappings.push(bequest.descriptor.try_clone()?);
+    }
+    mappings.push(socket);
+    let mappings = mappings.into_iter().zip(FIRST..);
+    let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping {
+        parent_fd,
+        child_fd,
+    });
+    let last = FIRST as usize + count;
+    let kinds = bequests.iter();
+    let kinds = kinds.map(|bequest| if bequest.title.foreign { FOREIGN } else { OWN });
+    let names: Vec<_> = bequests.iter().map(|b| b.name.as_str()).collect();
+    successor
+        .fd_mappings(mappings.collect())
+        .map_err(io::Error::other)?
+        .env("LISTEN_FDS", count.to_string())
+        .env("LISTEN_FDNAMES", names.join(":"))
+        .env(VARIABLE, format!("{last},{}", kinds.collect::<String>()))
+        .env_remove("LISTEN_PID")
+        .env_remove("WATCHDOG_PID");
+    Ok(())
+}
+
+/// Waits for the successor's word: for each listener, whether it takes it.
+fn await_ready(
+    mut successor: &UnixStream,
+    count: usize,
+    deadline: Deadline,
+    stop: &Stop,
+) -> io::Result<Vec<u8>> {
+    let mut word = vec![0; count];
+    let mut filled = 0;
+    while filled < word.len() {
+        if stop.is_set() {
+            return Err(io::Error::new(ErrorKind::Interrupted, "a stop came first"));
+        }
+        if deadline.has_passed() {
+            return Err(io::Error::new(
+                ErrorKind::TimedOut,
+                "it was not ready in time",
+            ));
+        }
+        if sys::wait_readable(successor, deadline.cap(SLICE)) {
+            filled += match successor.read(&mut word[filled..])? {
+                0 => return Err(io::Error::new(ErrorKind::UnexpectedEof, "it ended")),
+                count => count,
+            };
+        }
+    }
+    if word.iter().all(|word| [TAKEN, LEFT].contains(word)) {
+        return Ok(word);
+    }
+    let message = "it said something else than that it is ready";
+    Err(io::Error::new(ErrorKind::InvalidData, message))
+}
+
+/// Ends a successor that has not taken over, and says why it did not.
+fn give_up(child: &mut Child, socket: UnixStream, error: io::Error) -> io::Error {
+    drop(socket);
+    // One that has ended by itself tells more by how it did.
+    let patience = Deadline::after(Duration::from_secs(1));
+    let mut ended = None;
+    while error.kind() == ErrorKind::UnexpectedEof && ended.is_none() && !patience.has_passed() {
+        ended = child.try_wait().ok().flatten();
+        thread::sleep(Duration::from_millis(1));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    let pid = child.id();
+    let message = match ended {
+        Some(status) => {
+            format!("the successor, process {pid}, ended before it was ready: {status}")
+        }
+        None => format!("the successor, process {pid}, was killed: {error}"),
+    };
+    io::Error::new(error.kind(), message)
+}

@@ -1,0 +1,168 @@
+//! What this process was started with: listening sockets, and the word of who
+//! passed them (sd_listen_fds(3)).
+
+use crate::listener::Listener;
+use crate::sys;
+use std::env;
+use std::io::{self, ErrorKind};
+use std::os::fd::RawFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::parent_id;
+use std::time::Duration;
+
+/// Names the socket between predecessor and successor, and whose each listener
+/// is: `5,of` for descriptor 5, an own listener and a supervisor's.
+pub(crate) const VARIABLE: &str = "LASTECHO_HANDOVER";
+pub(crate) const OWN: char = 'o';
+pub(crate) const FOREIGN: char = 'f';
+/// The successor's word for each listener.
+pub(crate) const TAKEN: u8 = b'+';
+pub(crate) const LEFT: u8 = b'-';
+/// The predecessor's last word.
+pub(crate) const YOURS: u8 = b'!';
+/// How often those who wait for the other process look at their own stop.
+pub(crate) const SLICE: Duration = Duration::from_millis(20);
+/// The first descriptor that is passed (SD_LISTEN_FDS_START).
+pub(crate) const FIRST: RawFd = 3;
+/// More listeners than anybody has.
+pub(crate) const MOST: usize = 256;
+
+#[derive(Default)]
+pub(crate) struct Passed {
+    /// With their names.
+    pub(crate) listeners: Vec<(String, Listener)>,
+    /// The other end is the predecessor's, which waits for us.
+    pub(crate) predecessor: Option<UnixStream>,
+}
+
+/// The variables, as they are.
+#[derive(Default)]
+struct Variables {
+    count: Option<String>,
+    names: Option<String>,
+    pid: Option<String>,
+    handover: Option<String>,
+}
+
+/// What they say.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Announced {
+    names: Vec<String>,
+    /// Whether it is a supervisor's, for each.
+    foreign: Vec<bool>,
+    predecessor: Option<RawFd>,
+}
+
+/// Takes over what the environment announces, once.
+pub(crate) fn take() -> io::Result<Passed> {
+    let variable = |name| env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    let variables = Variables {
+        count: variable("LISTEN_FDS"),
+        names: variable("LISTEN_FDNAMES"),
+        pid: variable("LISTEN_PID"),
+        handover: variable(VARIABLE),
+    };
+    sys::forget_variables(&["LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", VARIABLE]);
+    let announced = variables.read(std::process::id())?;
+    let predecessor = announced.predecessor.map(inherit_socket).transpose()?;
+    let mut listeners = Vec::new();
+    let kinds = announced.names.into_iter().zip(announced.foreign);
+    for (number, (name, foreign)) in (FIRST..).zip(kinds) {
+        let socket = sys::inherit(number).and_then(|fd| Listener::inherit(fd, foreign));
+        let socket =
+            socket.map_err(|error| wrong(&format!("inherited descriptor {number}: {error}")))?;
+        listeners.push((name, socket));
+    }
+    Ok(Passed {
+        listeners,
+        predecessor,
+    })
+}
+
+/// Takes over the socket to the predecessor, which must be our parent: a
+/// variable that some grandparent left is not for us.
+fn inherit_socket(number: RawFd) -> io::Result<UnixStream> {
+    let complain = |error| wrong(&format!("{VARIABLE}, descriptor {number}: {error}"));
+    let socket = UnixStream::from(sys::inherit(number).map_err(complain)?);
+    let other = rustix::net::sockopt::socket_peercred(&socket).map_err(|e| complain(e.into()))?;
+    if other.pid.as_raw_nonzero().get().unsigned_abs() != parent_id() {
+        return Err(wrong(&format!(
+            "{VARIABLE} is from process {}, and our parent is {}",
+            other.pid,
+            parent_id()
+        )));
+    }
+    Ok(socket)
+}
+
+impl Variables {
+    fn read(&self, our_pid: u32) -> io::Result<Announced> {
+        let Some(count) = &self.count else {
+            return match &self.handover {
+                None => Ok(Announced::default()),
+                Some(_) => Err(wrong(&format!("{VARIABLE} without LISTEN_FDS"))),
+            };
+        };
+        let count = bounded(count).ok_or_else(|| {
+            wrong(&format!(
+                "LISTEN_FDS={count:?} is not a number up to {MOST}"
+            ))
+        })?;
+        let names = match &self.names {
+            None => vec!["unknown".to_owned(); count],
+            Some(names) => names.split(':').map(str::to_owned).collect(),
+        };
+        if names.len() != count {
+            let message = format!(
+                "LISTEN_FDNAMES has {} names for {count} descriptors",
+                names.len()
+            );
+            return Err(wrong(&message));
+        }
+        let mut announced = Announced {
+            names,
+            foreign: vec![true; count],
+            predecessor: None,
+        };
+        match (&self.pid, &self.handover) {
+            (Some(pid), _) if pid.parse() == Ok(our_pid) => {}
+            (Some(pid), _) => {
+                let message = format!("LISTEN_PID={pid:?}, and this is process {our_pid}");
+                return Err(wrong(&message));
+            }
+            (None, Some(handover)) => announced.read_handover(handover)?,
+            (None, None) => return Err(wrong("LISTEN_FDS without LISTEN_PID")),
+        }
+        Ok(announced)
+    }
+}
+
+impl Announced {
+    fn read_handover(&mut self, text: &str) -> io::Result<()> {
+        let complain = || {
+            wrong(&format!(
+                "{VARIABLE}={text:?} is not as a predecessor writes it"
+            ))
+        };
+        let (number, kinds) = text.split_once(',').ok_or_else(complain)?;
+        let number = bounded(number).and_then(|number| RawFd::try_from(number).ok());
+        let known = kinds.chars().all(|kind| kind == OWN || kind == FOREIGN);
+        if !known || kinds.len() != self.names.len() {
+            return Err(complain());
+        }
+        self.predecessor = Some(number.filter(|&n| n >= FIRST).ok_or_else(complain)?);
+        self.foreign = kinds.chars().map(|kind| kind == FOREIGN).collect();
+        Ok(())
+    }
+}
+
+/// A number in plain digits, of at most so many listeners and what follows them.
+fn bounded(text: &str) -> Option<usize> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = digits.then(|| text.parse().ok()).flatten();
+    number.filter(|&number| number <= MOST)
+}
+
+fn wrong(message: &str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, message)
+}

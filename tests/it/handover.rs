@@ -1,0 +1,9 @@
+//! Restarts that nobody notices: sockets from a predecessor or a supervisor,
+//! and to a successor.
+
+mod failing;
+mod family;
+mod manager;
+mod passed;
+mod storm;
+mod supervised;

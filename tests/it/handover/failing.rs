@@ -1,0 +1,122 @@
+//! Successors that fail: the one that serves goes on as if nothing had been.
+
+use super::family::{Family, children, sum};
+use crate::harness::{eventually, read_to_end};
+use rustix::process::Signal;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt;
+
+const REAL: &str = env!("CARGO_BIN_EXE_lastecho");
+
+/// A client that was there before, and one that comes after, are served.
+fn serves_on(family: &Family, old: &mut std::net::TcpStream) {
+    for mut client in [old.try_clone().unwrap(), family.connect()] {
+        client.write_all(b"still there?").unwrap();
+        let mut echo = [0; 12];
+        client.read_exact(&mut echo).unwrap();
+        assert_eq!(&echo, b"still there?");
+    }
+    let left = children(family.youngest());
+    assert!(left.is_empty(), "left over: {left:?}");
+}
+
+/// Fails to hand over in this way, then hands over all the same.
+fn fails(options: &[&str], spoil: impl FnOnce(&Family), expected: &str) {
+    let mut family = Family::start(&[options, &["--poll", "100ms", "127.0.0.1:0"]].concat());
+    let mut old = family.connect();
+    spoil(&family);
+    let why = family.fail_to_hand_over();
+    println!("{why}");
+    assert!(why.contains(expected), "{why}");
+    serves_on(&family, &mut old);
+    family.restore();
+    family.hand_over();
+    old.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_to_end(&mut old).unwrap(), b"");
+    let told = family.stop();
+    assert_eq!(told.len(), 2);
+    assert_eq!((sum(&told, "accepted"), sum(&told, "bytes_lost")), (2, 0));
+}
+
+#[test]
+fn one_that_exits_at_once() {
+    let spoil = |family: &Family| family.replace("#!/bin/sh\nexit 7");
+    fails(&[], spoil, "ended before it was ready: exit status: 7");
+}
+
+#[test]
+fn one_that_is_killed_while_it_holds_the_sockets() {
+    let spoil = |family: &Family| family.replace("#!/bin/sh\nkill -SEGV $$");
+    fails(&[], spoil, "ended before it was ready: signal: 11");
+}
+
+#[test]
+#[ignore = "needs strace"]
+fn one_that_crashes_after_binding() {
+    // The first option that is set is the listener's, when it is prepared.
+    let script = format!(
+        "#!/bin/sh\nexec strace -D -qq -o /dev/null -e trace=setsockopt \
+         -e inject=setsockopt:signal=KILL:when=3 {REAL} \"$@\""
+    );
+    let spoil = |family: &Family| family.replace(&script);
+    fails(&[], spoil, "ended before it was ready: signal: 9");
+}
+
+#[test]
+fn one_that_is_never_ready() {
+    let spoil = |family: &Family| family.replace("#!/bin/sh\nexec sleep 600");
+    let options = ["--handover-timeout", "300ms"];
+    fails(&options, spoil, "was killed: it was not ready in time");
+}
+
+#[test]
+fn one_that_says_nonsense_in_place_of_ready() {
+    let spoil = |family: &Family| family.replace("#!/bin/sh\nprintf 'x' >&4; exec sleep 600");
+    fails(
+        &[],
+        spoil,
+        "was killed: it said something else than that it is ready",
+    );
+}
+
+#[test]
+fn a_program_that_may_not_be_executed() {
+    let spoil = |family: &Family| {
+        family.replace("#!/bin/sh\nexit 0");
+        fs::set_permissions(family.program(), PermissionsExt::from_mode(0o644)).unwrap();
+    };
+    fails(&[], spoil, "Permission denied");
+}
+
+#[test]
+fn a_program_that_is_gone() {
+    let spoil = |family: &Family| fs::remove_file(family.program()).unwrap();
+    fails(&[], spoil, "No such file or directory");
+}
+
+#[test]
+fn a_stop_during_a_handover_ends_both() {
+    let mut family = Family::start(&["127.0.0.1:0"]);
+    let only = family.youngest();
+    family.replace("#!/bin/sh\nexec sleep 600");
+    family.signal(Signal::USR2);
+    eventually("a successor", || !children(only).is_empty());
+    let successor = children(only)[0];
+    family.signal(Signal::TERM);
+    assert_eq!(family.wait(only).exit_status(), Some(0));
+    let log = family.log();
+    assert!(log.contains("was killed: a stop came first"), "{log}");
+    let there = fs::exists(format!("/proc/{successor}")).unwrap();
+    assert!(!there, "process {successor} is left over");
+}
+
+#[test]
+fn one_handover_at_a_time() {
+    let family = Family::start(&["--handover-timeout", "1s", "127.0.0.1:0"]);
+    family.replace("#!/bin/sh\nexec sleep 600");
+    family.signal(Signal::USR2);
+    eventually("a successor", || !children(family.youngest()).is_empty());
+    assert_eq!(family.fail_to_hand_over(), "another handover is under way");
+}

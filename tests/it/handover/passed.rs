@@ -1,0 +1,312 @@
+//! What is passed, and what comes of it.
+
+use super::family::{Family, descriptors};
+use crate::harness::{connect, free_port, read_to_end, run_to_end};
+use rustix::process::Signal;
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+const LASTECHO: &str = env!("CARGO_BIN_EXE_lastecho");
+
+fn echoes(address: SocketAddr) {
+    let mut client = connect(address).unwrap();
+    client.write_all(b"hello").unwrap();
+    let mut echo = [0; 5];
+    client.read_exact(&mut echo).unwrap();
+    assert_eq!(&echo, b"hello");
+}
+
+/// Descriptors by what they are, without their numbers.
+fn kinds(pid: rustix::process::Pid) -> BTreeMap<String, usize> {
+    let mut kinds = BTreeMap::new();
+    for (_, target) in descriptors(pid) {
+        let target = target.to_string_lossy();
+        let kind = target.split(['[', '#']).next().unwrap_or_default();
+        *kinds.entry(kind.to_owned()).or_default() += 1;
+    }
+    kinds
+}
+
+#[test]
+fn a_successor_has_what_its_predecessor_had_and_no_more() {
+    let mut family = Family::start(&["127.0.0.1:0", "127.0.0.1:0"]);
+    let first = family.youngest();
+    let before = kinds(first);
+    let clients: Vec<TcpStream> = (0..5).map(|_| family.connect()).collect();
+    let second = family.hand_over();
+    // Those clients are the predecessor's, and it drains.
+    assert_eq!(kinds(second), before, "{:?}", descriptors(second));
+    let cwd = |pid| std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap();
+    let arguments = |pid| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+    let ours = std::env::current_dir().unwrap();
+    assert_eq!(cwd(second), ours);
+    assert_eq!(
+        arguments(second),
+        arguments(family.members[0]).as_slice(),
+        "other arguments"
+    );
+    drop(clients);
+    family.stop();
+}
+
+#[test]
+fn the_same_addresses_stay_port_0_included() {
+    let mut family = Family::start(&["127.0.0.1:0", "127.0.0.1:0", "localhost:0"]);
+    let before = family.addresses();
+    family.hand_over();
+    let after = family.addresses()[before.len()..].to_vec();
+    assert_eq!(before, after);
+    for address in after {
+        echoes(address);
+    }
+    family.stop();
+}
+
+#[test]
+fn an_address_that_is_no_longer_asked_for_is_closed_and_a_new_one_bound() {
+    let (one, two, three) = (free_port(), free_port(), free_port());
+    let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+    let mut family = Family::start(&[&one.to_string(), &two.to_string()]);
+    family.replace(&format!("#!/bin/sh\nexec {LASTECHO} {two} {three}"));
+    let first = family.youngest();
+    family.hand_over();
+    family.wait(first);
+    echoes(at(two));
+    echoes(at(three));
+    let error = connect(at(one)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+    let log = family.log();
+    assert!(
+        log.contains(&format!("nothing asks for 127.0.0.1:{one}")),
+        "{log}"
+    );
+    family.stop();
+}
+
+#[test]
+fn older_ones_drain_while_younger_ones_hand_over() {
+    let options = ["--delay", "1s", "--poll", "100ms", "127.0.0.1:0"];
+    let mut family = Family::start(&options);
+    let mut slow: Vec<TcpStream> = Vec::new();
+    for _ in 0..3 {
+        let mut client = family.connect();
+        client.write_all(b"slow").unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        slow.push(client);
+        family.hand_over();
+    }
+    for client in &mut slow {
+        assert_eq!(read_to_end(client).unwrap(), b"slow");
+    }
+    assert_eq!(family.stop().len(), 4);
+}
+
+/// Runs the program with these variables, and a shell's redirections before.
+fn started(redirect: &str, variables: &[(&str, &str)]) -> Output {
+    let script = format!("exec {LASTECHO} {redirect}");
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &script])
+        .envs(variables.iter().copied());
+    run_to_end(&mut command, b"")
+}
+
+fn complains(redirect: &str, variables: &[(&str, &str)], expected: &str) {
+    let output = started(redirect, variables);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    println!("{told}");
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(told.contains(expected), "{told:?} lacks {expected:?}");
+    assert_eq!(output.stdout, b"");
+}
+
+#[test]
+fn wrong_variables_are_told_in_one_line() {
+    // `sh -c 'exec …'` keeps its process number, but nobody can know it here.
+    for (variables, expected) in [
+        (&[("LISTEN_FDS", "1")][..], "LISTEN_FDS without LISTEN_PID"),
+        (
+            &[("LISTEN_FDS", "1"), ("LISTEN_PID", "1")],
+            "LISTEN_PID=\"1\", and this is process",
+        ),
+        (
+            &[("LISTEN_FDS", "1"), ("LISTEN_PID", "x")],
+            "LISTEN_PID=\"x\"",
+        ),
+        (
+            &[("LISTEN_FDS", "-1")],
+            "LISTEN_FDS=\"-1\" is not a number up to 256",
+        ),
+        (
+            &[("LISTEN_FDS", "257")],
+            "LISTEN_FDS=\"257\" is not a number up to 256",
+        ),
+        (
+            &[("LISTEN_FDS", "99999999999999999999")],
+            "is not a number up to 256",
+        ),
+        (&[("LISTEN_FDS", "")], "LISTEN_FDS=\"\" is not a number"),
+        (
+            &[("LISTEN_FDS", "2"), ("LISTEN_FDNAMES", "one")],
+            "1 names for 2 descriptors",
+        ),
+        (
+            &[("LASTECHO_HANDOVER", "4,o")],
+            "LASTECHO_HANDOVER without LISTEN_FDS",
+        ),
+        (
+            &[("LISTEN_FDS", "1"), ("LASTECHO_HANDOVER", "x")],
+            "not as a predecessor writes it",
+        ),
+        (
+            &[("LISTEN_FDS", "1"), ("LASTECHO_HANDOVER", "2,o")],
+            "not as a predecessor writes it",
+        ),
+        (
+            &[("LISTEN_FDS", "1"), ("LASTECHO_HANDOVER", "4,oo")],
+            "not as a predecessor writes it",
+        ),
+        (
+            &[("LISTEN_FDS", "1"), ("LASTECHO_HANDOVER", "4,é")],
+            "not as a predecessor writes it",
+        ),
+        (
+            &[("LISTEN_FDS", "1"), ("LASTECHO_HANDOVER", "4,o")],
+            "LASTECHO_HANDOVER, descriptor 4",
+        ),
+    ] {
+        complains("", variables, expected);
+    }
+    // A socket to somebody, but no predecessor of ours.
+    let variables = [("LISTEN_FDS", "1"), ("LASTECHO_HANDOVER", "4,o")];
+    complains("4</dev/null", &variables, "LASTECHO_HANDOVER, descriptor 4");
+}
+
+/// A supervisor in a few lines: passes what it has as descriptor 3, with the
+/// right LISTEN_PID, and becomes the program.
+fn supervised(passed: impl AsFd, arguments: &str) -> Command {
+    let mut command = Command::new("sh");
+    let script = format!("exec 3<&0 0</dev/null; LISTEN_PID=$$ exec {LASTECHO} {arguments}");
+    let passed = passed.as_fd().try_clone_to_owned().unwrap();
+    command
+        .args(["-c", &script])
+        .env("LISTEN_FDS", "1")
+        .stdin(passed);
+    command
+}
+
+#[test]
+fn descriptors_that_are_no_listeners_are_told_in_one_line() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let unix = std::os::unix::net::UnixListener::bind(path).unwrap();
+    let file = tempfile::tempfile().unwrap();
+    for (passed, expected) in [
+        (
+            client.as_fd(),
+            "inherited descriptor 3: not a listening TCP socket",
+        ),
+        (
+            udp.as_fd(),
+            "inherited descriptor 3: not a listening TCP socket",
+        ),
+        (
+            unix.as_fd(),
+            "inherited descriptor 3: not a listening TCP socket",
+        ),
+        (
+            file.as_fd(),
+            "inherited descriptor 3: Socket operation on non-socket",
+        ),
+    ] {
+        let output = supervised(passed, "").output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(
+            told.contains(expected) && told.lines().count() == 1,
+            "{told}"
+        );
+    }
+    let mut command = supervised(&file, "");
+    command.env("LISTEN_FDS", "2"); // and there is no descriptor 4
+    let file = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    command.stdin(std::os::fd::OwnedFd::from(file));
+    let told = command.output().unwrap().stderr;
+    let told = String::from_utf8_lossy(&told).into_owned();
+    assert!(
+        told.contains("inherited descriptor 4: Bad file descriptor"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_supervisors_socket_is_served_and_left_as_it_was() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let socket = socket2::SockRef::from(&listener);
+    // The second one also has who came between them.
+    for accepted in [2, 3] {
+        let mut command = supervised(&listener, "--poll 100ms");
+        command.env("LISTEN_FDNAMES", "echo");
+        let mut server = crate::harness::Server::spawn_with_stdin(command, 1);
+        assert_eq!(server.address(), address);
+        echoes(address);
+        assert_eq!(socket.read_timeout().unwrap(), None);
+        assert!(!socket.tcp_nodelay().unwrap() && !socket.keepalive().unwrap());
+        let mut idle = connect(address).unwrap();
+        std::thread::sleep(Duration::from_millis(150));
+        server.signal(Signal::TERM);
+        assert_eq!(read_to_end(&mut idle).unwrap(), b"");
+        let ended = server.wait();
+        assert_eq!((ended.code(), ended.count("accepted")), (Some(0), accepted));
+        // Who comes now waits for the next one.
+        let _ = connect(address).unwrap();
+    }
+}
+
+#[test]
+fn the_program_is_found_whatever_it_was_called() {
+    for name in ["lastecho", "nonsense", "", "-lastecho", "./lastecho"] {
+        // A shell finds `lastecho` on the path; a login shell is called `-sh`;
+        // others are called what their starter likes.
+        let mut family = Family::start_with(&["127.0.0.1:0"], |command| {
+            let program = std::path::PathBuf::from(command.get_program());
+            command.arg0(name).env("PATH", program.parent().unwrap());
+        });
+        family.hand_over();
+        let cmdline = std::fs::read(format!("/proc/{}/cmdline", family.youngest())).unwrap();
+        assert_eq!(
+            cmdline.split(|&byte| byte == 0).next(),
+            Some(name.as_bytes())
+        );
+        family.stop();
+    }
+}
+
+#[test]
+fn an_embedded_server_restarts_in_a_few_lines() {
+    let program = crate::harness::example("restart");
+    let mut family = Family::of(&program, &["127.0.0.1:0"], |_| {});
+    let ask = |family: &Family| {
+        let mut client = family.connect();
+        client.write_all(b"who?\n").unwrap();
+        let mut answer = [0; 64];
+        let length = client.read(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer[..length]).into_owned()
+    };
+    let first = family.youngest();
+    assert_eq!(ask(&family), format!("process {first}: who?\n"));
+    let second = family.hand_over();
+    family.wait(first);
+    assert_eq!(ask(&family), format!("process {second}: who?\n"));
+    family.stop();
+}
