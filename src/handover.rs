@@ -49,7 +49,7 @@
 //! ```
 
 use crate::deadline::Deadline;
-use crate::listener::{Listener, Title};
+use crate::listener::Listener;
 use crate::lock::lock;
 use crate::passed::{FIRST, FOREIGN, LEFT, MOST, OWN, SLICE, TAKEN, VARIABLE, YOURS};
 use crate::server::Server;
@@ -57,6 +57,7 @@ use crate::stop::Stop;
 use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use crate::sync::{Arc, Mutex, MutexGuard, thread};
 use crate::sys;
+use crate::title::Title;
 use command_fds::{CommandFdExt, FdMapping};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
@@ -123,8 +124,9 @@ impl Handover {
     /// over and sets `stop`, so that our server drains. Until then, and
     /// whenever this fails, it serves on as if nothing had been.
     ///
-    /// Blocks for at most `timeout`, less if `stop` is set meanwhile; do not
-    /// call it on the thread that handles signals.
+    /// Blocks for at most `timeout`, less if `stop` is set meanwhile, and at
+    /// least until the successor is ready and a poll interval has passed; do
+    /// not call it on the thread that handles signals.
     ///
     /// # Errors
     /// `WouldBlock` while another handover is under way. `Unsupported` where we
@@ -133,7 +135,7 @@ impl Handover {
     /// came first; it was killed then, having served nobody.
     pub fn spawn(
         &self,
-        mut successor: Command,
+        successor: Command,
         timeout: Duration,
         stop: &Stop,
     ) -> io::Result<Successor<'_>> {
@@ -150,24 +152,44 @@ impl Handover {
             let message = "handed over already";
             return Err(io::Error::new(ErrorKind::NotConnected, message));
         }
-        let deadline = Deadline::after(timeout);
-        let (ours, theirs) = UnixStream::pair()?;
-        equip(&mut successor, &bequests, theirs.into())?;
         for bequest in &*bequests {
-            bequest.title.early.store(true, Relaxed);
+            bequest.title.hand(true);
         }
+        let deadline = Deadline::after(timeout);
+        match self.hand_over(successor, &mut bequests, deadline, stop) {
+            Ok(id) => Ok(Successor {
+                id,
+                _underway: underway,
+            }),
+            Err(error) => {
+                for bequest in &*bequests {
+                    bequest.title.hand(false);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn hand_over(
+        &self,
+        mut successor: Command,
+        bequests: &mut Vec<Bequest>,
+        deadline: Deadline,
+        stop: &Stop,
+    ) -> io::Result<u32> {
+        let (ours, theirs) = UnixStream::pair()?;
+        equip(&mut successor, bequests, theirs.into())?;
         let mut child = successor.spawn().map_err(|error| {
             let program = successor.get_program().to_string_lossy();
             io::Error::new(error.kind(), format!("cannot start {program}: {error}"))
         })?;
         drop(successor); // and with it our copies of its descriptors
-        let outcome = await_ready(&ours, bequests.len(), deadline, stop)
-            .and_then(|taken| self.commit(&ours, &mut bequests, &taken, stop));
+        let outcome = await_ready(&ours, bequests.len(), deadline, stop).and_then(|taken| {
+            await_impatience(bequests, deadline, stop);
+            self.commit(&ours, bequests, &taken, stop)
+        });
         match outcome {
-            Ok(()) => Ok(Successor {
-                id: child.id(),
-                _underway: underway,
-            }),
+            Ok(()) => Ok(child.id()),
             Err(error) => Err(give_up(&mut child, ours, error)),
         }
     }
@@ -269,6 +291,18 @@ fn await_ready(
     }
     let message = "it said something else than that it is ready";
     Err(io::Error::new(ErrorKind::InvalidData, message))
+}
+
+/// Waits until those of our threads that were waiting for a client when the
+/// handover began have come round: one of them might take a client that came
+/// after it, which would soon meet our stop. Serving goes on meanwhile.
+fn await_impatience(bequests: &[Bequest], deadline: Deadline, stop: &Stop) {
+    while bequests.iter().any(|bequest| bequest.title.is_patient())
+        && !deadline.has_passed()
+        && !stop.is_set()
+    {
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Ends a successor that has not taken over, and says why it did not.

@@ -1,13 +1,14 @@
 //! The listening sockets that this process was started with, and taking over
 //! from who had them.
 
-use crate::listener::{self, Listener, Title};
+use crate::listener::{self, Listener};
 use crate::lock::lock;
 use crate::passed::{self, LEFT, SLICE, TAKEN, YOURS};
 use crate::server::Server;
 use crate::stop::Stop;
 use crate::sync::Arc;
 use crate::sys;
+use crate::title::Title;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv6Addr, Shutdown, SocketAddr, ToSocketAddrs};
 use std::os::unix::net::UnixStream;

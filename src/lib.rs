@@ -134,6 +134,7 @@ mod sync;
 mod sys;
 mod table;
 mod terms;
+mod title;
 mod workers;
 mod writer;
 

@@ -1,9 +1,9 @@
 //! A listening socket whose accept times out, and the end of accepting.
 
 use crate::lock::lock;
-use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use crate::sync::{Arc, Mutex};
 use crate::sys;
+use crate::title::Title;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -17,6 +17,8 @@ use std::time::Duration;
 /// the kernel falls back to when it is full, break handshakes in flight at the
 /// end of accepting.
 pub(crate) const BACKLOG: u16 = 4096;
+/// How long a thread waits for a client while a handover is under way.
+const SLICE: Duration = Duration::from_millis(20);
 /// An interface index that no interface has.
 const NO_INTERFACE: NonZeroU32 = NonZeroU32::new(0x7fff_ffff).unwrap();
 
@@ -29,22 +31,8 @@ pub(crate) struct Listener {
     #[cfg_attr(not(feature = "handover"), allow(dead_code))]
     asked: SocketAddr,
     title: Arc<Title>,
-    /// How long to wait for a client where the socket cannot be told.
+    /// How long to wait for a client where the socket was not told.
     tick: OnceLock<Duration>,
-}
-
-/// Whose a listening socket is. Its options, its queue and its end belong to
-/// all processes that have a descriptor of it.
-pub(crate) struct Title {
-    /// It came from a supervisor, who keeps it: its options are left as they
-    /// are, and we never end it.
-    pub(crate) foreign: bool,
-    /// Whether ending it is up to us: not before a predecessor has handed it
-    /// over, and not after it was handed to a successor. Locked over a
-    /// handover's last step, so that a stop comes before it or after it.
-    pub(crate) ours: Mutex<bool>,
-    /// Connections may come that have not inherited our options.
-    pub(crate) early: AtomicBool,
 }
 
 /// What came of one wait for a client.
@@ -136,7 +124,7 @@ impl Listener {
         socket.set_nonblocking(self.title.foreign)?;
         if self.title.foreign {
             let _ = self.tick.set(tick);
-            self.title.early.store(true, Relaxed);
+            self.title.note_early();
             return Ok(());
         }
         let before = socket.write_timeout()?;
@@ -144,7 +132,7 @@ impl Listener {
         // A predecessor's were the same, most often.
         let changed = socket.write_timeout()? != before;
         if changed && self.has_client() {
-            self.title.early.store(true, Relaxed);
+            self.title.note_early();
         }
         Ok(())
     }
@@ -155,7 +143,7 @@ impl Listener {
     /// handshake was over before they were set on the listener: then it was in
     /// the queue when we looked.
     pub(crate) fn prepare_connection(&self, socket: &TcpStream, tick: Duration) -> io::Result<()> {
-        if self.title.early.load(Relaxed) {
+        if self.title.is_early() {
             set_options(SockRef::from(socket), tick)?;
         }
         Ok(())
@@ -165,13 +153,20 @@ impl Listener {
     /// [`prepare`](Self::prepare), and less when a signal arrives, which
     /// std's accept would hide.
     pub(crate) fn accept(&self) -> Accepted {
+        if let Some(_patient) = self.title.be_patient() {
+            return self.accept_within(self.tick.get().copied());
+        }
+        let _alone = lock(&self.title.alone);
+        self.accept_within(Some(SLICE))
+    }
+
+    /// Waits for a client as the socket does, or so long.
+    fn accept_within(&self, wait: Option<Duration>) -> Accepted {
         let socket = match self.socket() {
             Ok(socket) => socket,
             Err(error) => return Accepted::Exhausted(error),
         };
-        if let Some(tick) = self.tick.get()
-            && !sys::wait_readable(&*socket, *tick)
-        {
+        if wait.is_some_and(|wait| !sys::wait_readable(&*socket, wait)) {
             return Accepted::Nobody;
         }
         match socket.accept() {
@@ -264,16 +259,6 @@ impl From<TcpListener> for Listener {
         let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let address = listener.local_addr().unwrap_or(unknown);
         Self::over(listener.into(), address, address, Title::new(false, true))
-    }
-}
-
-impl Title {
-    fn new(foreign: bool, ours: bool) -> Self {
-        Self {
-            foreign,
-            ours: Mutex::new(ours),
-            early: AtomicBool::new(false),
-        }
     }
 }
 

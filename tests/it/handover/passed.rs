@@ -310,3 +310,28 @@ fn an_embedded_server_restarts_in_a_few_lines() {
     assert_eq!(ask(&family), format!("process {second}: who?\n"));
     family.stop();
 }
+
+/// The old one's threads wait in accept for up to a poll interval: none of them
+/// may take a client that comes after the handover, and end it soon.
+#[test]
+fn who_comes_after_a_handover_is_the_successors_to_serve() {
+    let mut family = Family::start(&["--poll", "1s", "127.0.0.1:0"]);
+    // So that many threads wait.
+    let before: Vec<TcpStream> = (0..20).map(|_| family.connect()).collect();
+    drop(before);
+    let first = family.youngest();
+    family.hand_over();
+    std::thread::sleep(Duration::from_millis(100));
+    let after: Vec<TcpStream> = (0..20).map(|_| family.connect()).collect();
+    family.wait(first);
+    for mut client in after {
+        client.write_all(b"still open").unwrap();
+        client.read_exact(&mut [0; 10]).unwrap();
+    }
+    let accepted: Vec<_> = super::family::told(&family.stdout())
+        .iter()
+        .map(|told| told["accepted"].clone())
+        .collect();
+    assert_eq!(accepted, ["20"]);
+    family.stop();
+}
