@@ -1,7 +1,7 @@
 //! What is passed, and what comes of it.
 
 use super::family::{Family, descriptors};
-use crate::harness::{connect, free_port, read_to_end, run_to_end};
+use crate::harness::{connect, eventually, free_port, read_to_end, run_to_end};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
@@ -56,10 +56,15 @@ fn a_successor_has_what_its_predecessor_had_and_no_more() {
 
 #[test]
 fn the_same_addresses_stay_port_0_included() {
-    let mut family = Family::start(&["127.0.0.1:0", "127.0.0.1:0", "localhost:0"]);
-    let before = family.addresses();
+    let asked = ["127.0.0.1:0", "127.0.0.1:0", "127.0.0.2:0"];
+    let mut family = Family::start(&asked);
+    let announced = |family: &Family, count| {
+        eventually("all are announced", || family.addresses().len() == count);
+        family.addresses()
+    };
+    let before = announced(&family, asked.len());
     family.hand_over();
-    let after = family.addresses()[before.len()..].to_vec();
+    let after = announced(&family, 2 * asked.len())[asked.len()..].to_vec();
     assert_eq!(before, after);
     for address in after {
         echoes(address);
