@@ -166,3 +166,72 @@ fn bounded(text: &str) -> Option<usize> {
 fn wrong(message: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidInput, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const US: u32 = 4711;
+
+    fn variables(texts: [Option<&str>; 4]) -> Variables {
+        let [count, names, pid, handover] = texts.map(|text| text.map(str::to_owned));
+        Variables {
+            count,
+            names,
+            pid,
+            handover,
+        }
+    }
+
+    #[test]
+    fn a_supervisors_and_a_predecessors_words_are_understood() {
+        let none = variables([None, Some("a"), Some("1"), None]).read(US);
+        assert_eq!(none.unwrap(), Announced::default());
+        let supervised = variables([Some("2"), None, Some("4711"), None]).read(US);
+        let expected = Announced {
+            names: vec!["unknown".into(); 2],
+            foreign: vec![true; 2],
+            predecessor: None,
+        };
+        assert_eq!(supervised.unwrap(), expected);
+        let handed = variables([Some("2"), Some("a:b"), None, Some("5,of")]).read(US);
+        let expected = Announced {
+            names: vec!["a".into(), "b".into()],
+            foreign: vec![false, true],
+            predecessor: Some(5),
+        };
+        assert_eq!(handed.unwrap(), expected);
+    }
+
+    /// Texts that come close to what is right, and any others.
+    fn text() -> impl Strategy<Value = Option<String>> {
+        proptest::option::of(prop_oneof![
+            "[0-9]{1,4}",
+            "[0-9]{1,3},[of]{0,3}",
+            "[a-z]{0,3}(:[a-z]{0,3}){0,3}",
+            "4711",
+            any::<String>(),
+        ])
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_variables_say_is_bounded_or_an_error(
+            count in text(), names in text(), pid in text(), handover in text()
+        ) {
+            let variables = Variables { count, names, pid, handover };
+            match variables.read(US) {
+                Err(error) => prop_assert!(!error.to_string().is_empty()),
+                Ok(announced) => {
+                    prop_assert!(announced.names.len() <= MOST);
+                    prop_assert_eq!(announced.names.len(), announced.foreign.len());
+                    prop_assert!(announced.predecessor.is_none_or(|number| number >= FIRST));
+                    // Nothing is taken that was announced to another process.
+                    let ours = variables.pid.is_none_or(|pid| pid.parse() == Ok(US));
+                    prop_assert!(ours || announced.names.is_empty());
+                }
+            }
+        }
+    }
+}
