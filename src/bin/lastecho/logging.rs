@@ -11,6 +11,12 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+
+/// RFC 3339, to the millisecond.
+const TIME: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 /// Starts logging and returns the outlet, to flush it at the end.
 pub(crate) fn start(level: LevelFilter, file: Option<&Path>) -> Result<Outlet> {
@@ -23,7 +29,7 @@ pub(crate) fn start(level: LevelFilter, file: Option<&Path>) -> Result<Outlet> {
     let outlet = Outlet::new(target).context("cannot start the log's thread")?;
     // UTC: the local offset cannot be read safely in a program with threads.
     let config = ConfigBuilder::new()
-        .set_time_format_rfc3339()
+        .set_time_format_custom(TIME)
         .set_thread_level(LevelFilter::Off)
         .set_target_level(LevelFilter::Off)
         .set_location_level(LevelFilter::Off)
