@@ -4,7 +4,7 @@
 #[path = "address.rs"]
 mod address;
 #[path = "words.rs"]
-mod words;
+pub(crate) mod words;
 
 pub(crate) use address::Address;
 

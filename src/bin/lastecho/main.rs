@@ -5,14 +5,14 @@ mod logging;
 mod outlet;
 
 use anyhow::{Context, Result, anyhow};
-use cli::{Address, Options};
+use cli::{Address, Options, words};
 use humantime::format_duration;
 use lastecho::signals::{self, Request};
 use lastecho::{Echo, Event, Live, Report, Server, Stop, limits};
 use outlet::Outlet;
 use signal_hook::consts::SIGUSR1;
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
@@ -40,9 +40,7 @@ fn main() -> ExitCode {
 
 /// One line for people, before there is a log and after it.
 fn complain(message: &str) {
-    // It may quote what somebody typed, line breaks and escapes included.
-    let plain = message.replace(char::is_control, "?");
-    let _ = writeln!(io::stderr(), "lastecho: {plain}");
+    words::complain("lastecho", message);
 }
 
 /// Runs the server: handlers first, then bind, then announce.

@@ -3,6 +3,7 @@
 
 use bytesize::ByteSize;
 use clap::Parser;
+use std::io::{self, Write};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -25,6 +26,13 @@ pub(crate) fn parse_or_exit<P: Parser>(complain: fn(&str)) -> P {
         let _ = error.print();
         std::process::exit(0);
     })
+}
+
+/// One line on standard error for people, wherever there is no log.
+pub(crate) fn complain(program: &str, message: &str) {
+    // It may quote what somebody typed, line breaks and escapes included.
+    let plain = message.replace(char::is_control, "?");
+    let _ = writeln!(io::stderr(), "{program}: {plain}");
 }
 
 /// Clap does not say which argument it could not read.
