@@ -22,6 +22,7 @@ mod library;
 mod options;
 mod outputs;
 mod parsers;
+mod ping;
 mod promises;
 mod property;
 mod rejects;

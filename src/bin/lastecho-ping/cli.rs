@@ -31,7 +31,7 @@ pub(crate) struct Options {
     #[arg(short, long, allow_hyphen_values = true, value_name = "N", value_parser = self::count::<NonZeroU64>)]
     pub(crate) count: Option<NonZeroU64>,
 
-    /// From one message to the next, or as long as its echo takes
+    /// From one message to the next; longer where the echo takes longer
     #[arg(short, long, allow_hyphen_values = true, value_name = "DURATION", default_value = "1s", value_parser = seconds_or_zero)]
     interval: Duration,
 

@@ -21,6 +21,9 @@ const PIECE: usize = 8 * 1024;
 /// that does not end it has said nothing wrong.
 const LINGER: Duration = Duration::from_millis(250);
 
+/// What is said of the peer's FIN.
+pub(crate) const END_OF_FILE: &str = "end of file";
+
 /// What came of a message.
 pub(crate) enum Outcome {
     Echoed,
@@ -30,6 +33,9 @@ pub(crate) enum Outcome {
         came: u8,
         sent: u8,
     },
+    /// The peer ended the connection in order before a byte came: lost, or
+    /// never read.
+    Crossed,
     /// So many bytes came, then this.
     Lost {
         echoed: usize,
@@ -93,7 +99,11 @@ impl Link {
         loop {
             if is_ready(&self.socket, PollFlags::IN, due.cap(POLL)) {
                 match self.socket.read(&mut unasked) {
-                    Ok(0) => return Turn::Ended { why: end_of_file() },
+                    Ok(0) => {
+                        return Turn::Ended {
+                            why: END_OF_FILE.to_owned(),
+                        };
+                    }
                     Ok(count) => return Turn::Unasked(count),
                     Err(error) if is_tick(&error) => {}
                     Err(error) => {
@@ -158,7 +168,8 @@ impl Link {
         let mut bytes = [0; PIECE];
         let room = expected.len().min(PIECE);
         let count = match self.socket.read(&mut bytes[..room]) {
-            Ok(0) => return Err(lost(from, end_of_file())),
+            Ok(0) if from == 0 => return Err(Outcome::Crossed),
+            Ok(0) => return Err(lost(from, END_OF_FILE)),
             Ok(count) => count,
             Err(error) if is_tick(&error) => return Ok(0),
             Err(error) => return Err(lost(from, error)),
@@ -229,10 +240,6 @@ fn is_ready(socket: &impl AsFd, events: PollFlags, longest: Duration) -> bool {
 /// Whether a call came back only to let us look around.
 fn is_tick(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
-}
-
-fn end_of_file() -> String {
-    "end of file".to_owned()
 }
 
 fn lost(echoed: usize, why: impl ToString) -> Outcome {

@@ -2,7 +2,7 @@
 
 use crate::cli::Options;
 use crate::histogram::millis;
-use crate::link::{Link, Outcome, Turn};
+use crate::link::{END_OF_FILE, Link, Outcome, Turn};
 use crate::pattern;
 use crate::tally::{Tally, one_more};
 use crate::voice::Voice;
@@ -121,38 +121,50 @@ impl<'a> Pinger<'a> {
         let outcome = link.exchange(&self.message, deadline, stop);
         let time = began.elapsed();
         let (number, seq, size) = (self.number, self.seq, options.size);
-        if let Outcome::NotSent { why } = outcome {
-            self.note(format_args!("{why}, nothing in flight; reconnecting"));
-            return false;
+        if !matches!(outcome, Outcome::NotSent { .. }) {
+            self.seq += 1;
+            self.give_up = None;
         }
-        one_more(&tally.sent);
-        self.seq += 1;
-        self.give_up = None;
-        match outcome {
+        if matches!(outcome, Outcome::Echoed) {
+            tally.times.record(time);
+            let (peer, time) = (link.peer, millis(time));
+            voice.tell(format_args!(
+                "{size} bytes from {peer}: connection={number} seq={seq} time={time:.3} ms"
+            ));
+        }
+        self.count(seq, &outcome)
+    }
+
+    /// Counts an outcome, and tells it where it is no echo. True for an echo.
+    fn count(&self, seq: u64, outcome: &Outcome) -> bool {
+        let (tally, size) = (self.shared.tally, self.shared.options.size);
+        let count = match outcome {
+            Outcome::Echoed => &tally.echoed,
             Outcome::Mismatched { at, came, sent } => {
-                one_more(&tally.mismatched);
                 self.complain(format_args!(
                     "seq={seq} wrong: byte {at} of {size} is {came:#04x} instead of {sent:#04x}"
                 ));
+                &tally.mismatched
+            }
+            Outcome::Crossed => {
+                one_more(&tally.crossed);
+                self.complain(format_args!("seq={seq} lost, or crossed it: {END_OF_FILE}"));
+                &tally.lost
             }
             Outcome::Lost { echoed, why } => {
-                one_more(&tally.lost);
                 self.complain(format_args!(
                     "seq={seq} lost: {why} after {echoed} of {size} bytes"
                 ));
+                &tally.lost
             }
-            _ => {
-                one_more(&tally.echoed);
-                tally.times.record(time);
-                voice.tell(format_args!(
-                    "{size} bytes from {}: connection={number} seq={seq} time={:.3} ms",
-                    link.peer,
-                    millis(time)
-                ));
-                return true;
+            Outcome::NotSent { why } => {
+                self.note(format_args!("{why}, nothing in flight; reconnecting"));
+                return false;
             }
-        }
-        false
+        };
+        one_more(&tally.sent);
+        one_more(count);
+        matches!(outcome, Outcome::Echoed)
     }
 
     /// Connects anew, again and again until it is time to give up; nothing
@@ -171,7 +183,8 @@ impl<'a> Pinger<'a> {
         let give_up = *self.give_up.get_or_insert(give_up);
         let mut failed = io::Error::other("connections end before a message can be sent");
         while !give_up.has_passed() && !stop.is_set() {
-            if pause && stop.wait(give_up.earlier(Deadline::after(PAUSE))) {
+            let until = give_up.earlier(Deadline::after(PAUSE));
+            if pause && (stop.wait(until) || give_up.has_passed()) {
                 break;
             }
             pause = true;

@@ -24,6 +24,9 @@ pub(crate) struct Tally {
     pub(crate) mismatched: AtomicU64,
     /// Messages whose echo did not come, or not all of it.
     pub(crate) lost: AtomicU64,
+    /// Of these, those of which no byte came before an orderly end of file:
+    /// they may have crossed it on their way, and then nobody had read them.
+    pub(crate) crossed: AtomicU64,
     /// Connections made in place of others.
     pub(crate) reconnected: AtomicU64,
     /// Connections that could not be had.
@@ -50,18 +53,27 @@ impl Tally {
 
     /// The last lines, as ping(8) has them.
     pub(crate) fn summary(&self, target: &impl fmt::Display, took: Duration) -> String {
-        let [sent, echoed, mismatched, lost, reconnected, unreachable] = [
+        let [
+            sent,
+            echoed,
+            mismatched,
+            lost,
+            crossed,
+            reconnected,
+            unreachable,
+        ] = [
             &self.sent,
             &self.echoed,
             &self.mismatched,
             &self.lost,
+            &self.crossed,
             &self.reconnected,
             &self.unreachable,
         ]
         .map(|count| count.load(Relaxed));
         let mut text = format!(
             "--- {target} echo statistics ---\n\
-             sent {sent}, echoed {echoed}, mismatched {mismatched}, lost {lost}, \
+             sent {sent}, echoed {echoed}, mismatched {mismatched}, lost {lost} ({crossed} crossed), \
              reconnected {reconnected}, unreachable {unreachable}, time {:.0} ms",
             millis(took)
         );
@@ -111,7 +123,7 @@ mod tests {
         let text = tally(0, 0, 1).summary(&"there", Duration::from_millis(7));
         assert_eq!(
             text,
-            "--- there echo statistics ---\nsent 0, echoed 0, mismatched 0, lost 0, \
+            "--- there echo statistics ---\nsent 0, echoed 0, mismatched 0, lost 0 (0 crossed), \
              reconnected 0, unreachable 1, time 7 ms"
         );
     }
