@@ -23,6 +23,7 @@ mod library;
 mod options;
 mod outputs;
 mod parsers;
+mod ping;
 mod promises;
 mod property;
 mod rejects;

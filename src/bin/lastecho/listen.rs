@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 /// there are any; the first that cannot be had is named. Without addresses it
 /// serves what was passed, or the default.
 pub(crate) fn listen(addresses: &[Address], inherited: &mut Inherited) -> Result<Server> {
-    let default = [Address::DEFAULT];
+    let default = [Address::default()];
     let addresses = if addresses.is_empty() {
         if let Some(server) = inherited.server() {
             return Ok(server);

@@ -8,7 +8,7 @@ mod outlet;
 mod restart;
 
 use anyhow::{Context, Result};
-use cli::Options;
+use cli::{Options, words};
 use humantime::format_duration;
 use lastecho::handover::{self, Program};
 use lastecho::signals::{self, Request};
@@ -18,7 +18,7 @@ use outlet::Outlet;
 use restart::Restart;
 use signal_hook::consts::{SIGUSR1, SIGUSR2};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
@@ -46,9 +46,7 @@ fn main() -> ExitCode {
 
 /// One line for people, before there is a log and after it.
 fn complain(message: &str) {
-    // It may quote what somebody typed, line breaks and escapes included.
-    let plain = message.replace(char::is_control, "?");
-    let _ = writeln!(io::stderr(), "lastecho: {plain}");
+    words::complain("lastecho", message);
 }
 
 /// What signals and events act on.

@@ -1,0 +1,122 @@
+//! What people write on a command line, and what they are told when it is
+//! wrong; the same for both programs.
+
+use bytesize::ByteSize;
+use clap::Parser;
+use std::io::{self, Write};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A larger buffer cannot make a read larger, nor a larger message a test better.
+const LARGEST_SIZE: u64 = 16 * 1024 * 1024;
+
+/// The command line's options; help, version and mistakes end the process
+/// as DESIGN says: help on standard output with status 0, a mistake in one
+/// line on standard error with status 2.
+pub(crate) fn parse_or_exit<P: Parser>(complain: fn(&str)) -> P {
+    P::try_parse().unwrap_or_else(|error| {
+        if error.use_stderr() {
+            let message = match error.kind() {
+                clap::error::ErrorKind::InvalidUtf8 => not_utf8(),
+                _ => one_line(&error),
+            };
+            complain(&message);
+            std::process::exit(2);
+        }
+        let _ = error.print();
+        std::process::exit(0);
+    })
+}
+
+/// One line on standard error for people, wherever there is no log.
+pub(crate) fn complain(program: &str, message: &str) {
+    // It may quote what somebody typed, line breaks and escapes included.
+    let plain = message.replace(char::is_control, "?");
+    let _ = writeln!(io::stderr(), "{program}: {plain}");
+}
+
+/// Clap does not say which argument it could not read.
+fn not_utf8() -> String {
+    let culprit = std::env::args_os().find(|argument| argument.to_str().is_none());
+    format!(
+        "{:?} is not UTF-8 (see --help)",
+        culprit.unwrap_or_default()
+    )
+}
+
+/// Clap's message without its usage and hints, in one line.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let lines = text.lines().map(str::trim);
+    let lines =
+        lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let words: Vec<_> = lines
+        .filter(|line| !line.is_empty() && !line.starts_with("tip:"))
+        .collect();
+    let message = words.join(" ");
+    format!(
+        "{} (see --help)",
+        message.strip_prefix("error: ").unwrap_or(&message)
+    )
+}
+
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    match duration_or_zero(text)? {
+        Duration::ZERO => Err("must be more than zero".into()),
+        duration => Ok(duration),
+    }
+}
+
+pub(crate) fn duration_or_zero(text: &str) -> Result<Duration, String> {
+    let sum = |sum: Duration, term| {
+        let term = humantime::parse_duration(term).map_err(|error| error.to_string())?;
+        sum.checked_add(term).ok_or_else(|| "too long".to_owned())
+    };
+    let duration = terms(text).into_iter().try_fold(Duration::ZERO, sum);
+    duration.map_err(|error| format!("{error}, write for example 250ms, 1s or 2m"))
+}
+
+/// The terms of "1m 30s" or "1m30s". Given one by one, because humantime takes
+/// "1 2s" for 12 s, and panics at the very longest sums.
+fn terms(text: &str) -> Vec<&str> {
+    let number = |c: char| c.is_ascii_digit() || c == '.';
+    let (mut terms, mut begun, mut before) = (Vec::new(), 0, true);
+    for (at, c) in text.trim_start().char_indices() {
+        if number(c) && !before {
+            terms.push(&text.trim_start()[begun..at]);
+            begun = at;
+        }
+        before = number(c);
+    }
+    terms.push(&text.trim_start()[begun..]);
+    terms
+}
+
+pub(crate) fn count<N: FromStr>(text: &str) -> Result<N, &'static str> {
+    text.parse()
+        .map_err(|_| "must be a whole number above zero")
+}
+
+pub(crate) fn size(text: &str) -> Result<usize, String> {
+    match text.parse::<ByteSize>().map(|size| size.as_u64()) {
+        Ok(0) => Err("must be more than zero".into()),
+        Ok(bytes) if bytes <= LARGEST_SIZE => Ok(usize::try_from(bytes).unwrap_or(usize::MAX)),
+        Ok(_) => Err(format!("must be at most {}", ByteSize::b(LARGEST_SIZE))),
+        Err(error) => Err(format!("{error}, write for example 4096, 16KiB or 1MiB")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_sizes() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(duration("0s").is_err() && duration("5").is_err() && duration("-1s").is_err());
+        assert_eq!(size("64KiB"), Ok(65_536));
+        assert_eq!(size("4096"), Ok(4096));
+        assert!(size("0").is_err() && size("17MiB").is_err() && size("much").is_err());
+    }
+}

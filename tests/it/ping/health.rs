@@ -1,0 +1,97 @@
+//! A health check's exit status, and what cannot be asked for.
+
+use super::service::{Script, Service, take};
+use super::{command, lastecho, ping};
+use crate::harness::run_to_end;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
+/// Only the summary, and a status that is not 0 unless all is well.
+const CHECK: &str = "-c 1 -q";
+
+#[test]
+fn a_server_that_echoes_is_healthy() {
+    let server = lastecho(&[]);
+    let pinged = ping(server.address(), CHECK);
+    assert_eq!(pinged.status, Some(0), "{pinged:?}");
+    pinged.assert_counts(&[("sent", 1), ("echoed", 1)]);
+    assert!(
+        pinged.told(1).is_empty() && pinged.stderr.is_empty(),
+        "{pinged:?}"
+    );
+    assert_eq!(pinged.stdout.lines().count(), 4, "{pinged:?}");
+}
+
+/// At once: nobody waits ten minutes here.
+#[test]
+fn a_port_that_refuses_is_not_healthy() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = closed.local_addr().unwrap();
+    drop(closed);
+    let pinged = ping(address, "-c 1 -q -W 10m");
+    assert_eq!(pinged.status, Some(1), "{pinged:?}");
+    pinged.assert_counts(&[("unreachable", 1)]);
+    let told = format!("cannot connect to {address}: Connection refused");
+    assert!(pinged.stderr.contains(&told), "{pinged:?}");
+}
+
+#[test]
+fn a_server_that_hangs_is_not_healthy() {
+    // Connected by the kernel, and never accepted.
+    let hangs = TcpListener::bind("127.0.0.1:0").unwrap();
+    let pinged = ping(hangs.local_addr().unwrap(), "-c 1 -q -W 0.2");
+    assert_eq!(pinged.status, Some(1), "{pinged:?}");
+    pinged.assert_counts(&[("sent", 1), ("lost", 1)]);
+}
+
+#[test]
+fn a_server_that_answers_something_else_is_worse() {
+    const SCRIPTS: &[Script] = &[|client| {
+        let mut message = take(client);
+        message.reverse();
+        client.write_all(&message).unwrap();
+        let _ = client.read(&mut [0]);
+    }];
+    let service = Service::start(SCRIPTS);
+    let pinged = ping(service.address, CHECK);
+    assert_eq!(pinged.status, Some(2), "{pinged:?}");
+    pinged.assert_counts(&[("sent", 1), ("mismatched", 1)]);
+}
+
+#[test]
+fn what_cannot_be_asked_for_is_refused_in_one_line() {
+    for (target, options, names) in [
+        ("7", "-c 0", "0"),
+        ("7", "-c -1", "-1"),
+        ("7", "-i soon", "soon"),
+        ("7", "-i -1s", "-1s"),
+        ("7", "-W 0", "--timeout"),
+        ("7", "-s 0", "--size"),
+        ("7", "-s 17MiB", "16.0 MiB"),
+        ("7", "-n 0", "--connections"),
+        ("7", "-n 1000000000", "-n 1000000000"),
+        ("7", "-f -i 1s", "--interval"),
+        ("7", "--what", "--what"),
+        ("7", "8", "'7'"),
+        ("0", "", "port 0"),
+        ("localhost:0", "", "port 0"),
+        ("65536", "", "65536"),
+        ("256.1.1.1:7", "", "256.1.1.1"),
+        ("nohost.invalid:7", "", "nohost.invalid:7"),
+        ("a b", "", "a b"),
+    ] {
+        let output = run_to_end(&mut command(target, options), b"");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{target} {options}: {stderr}"
+        );
+        assert!(output.stdout.is_empty(), "{target} {options}");
+        assert_eq!(stderr.lines().count(), 1, "{target} {options}: {stderr}");
+        assert!(
+            stderr.starts_with("lastecho-ping: ") && stderr.contains(names),
+            "{target} {options}: {stderr}"
+        );
+    }
+}
