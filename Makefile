@@ -22,13 +22,16 @@ RACES := tests:: library:: jobs:: exactness:: ending:: accounts:: storm::
 TSAN := RUSTFLAGS=-Zsanitizer=thread $(CARGO) +nightly
 TSAN_FLAGS := -Zbuild-std --target x86_64-unknown-linux-gnu --target-dir target/tsan
 
-.PHONY: help run test torture soak models miri tsan check deps doc release bench bench-quick bench-scaling bench-deps
+.PHONY: help run demo test torture soak models miri tsan check deps doc release bench bench-quick bench-scaling bench-deps
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 run: ## Run the server on 127.0.0.1:48879; options: make run ARGS='-v 7'
 	$(CARGO) run --release --quiet -- $(ARGS)
+
+demo: release ## Watch a stop and a restart: a session of 20 seconds
+	examples/demo.sh
 
 test: deps check doc ## Everything that CI runs: checks, docs, all tests with real clients
 	$(CARGO) test --no-default-features --lib

@@ -43,7 +43,25 @@ say 'Somebody asks, and in mid-answer comes Ctrl-C.'
 run "echo 'the last echo' | nc 127.0.0.1 $PORT &"
 client=$!
 sleep 0.5
-run "kill -INT %1" # as Ctrl-C does
+run "kill -INT $server # what Ctrl-C sends"
 wait "$client"
 wait "$server"
 run "echo \$?"
+
+say 'Again, without the delay, while lastecho-ping counts every echo. Then a restart.'
+run "lastecho $PORT &"
+server=$!
+listening
+sleep 0.3
+run "lastecho-ping --quiet --count 50 --interval 50ms $PORT &"
+ping=$!
+sleep 0.5
+run "kill -USR2 $server"
+wait "$ping"
+run "echo \$?"
+wait "$server"
+
+say 'The successor serves on. It is a process of its own now; TERM ends it.'
+successor=$(ss -Hltnp "sport = :$PORT" | sed -n 's/.*pid=\([0-9]*\),.*/\1/p')
+run "kill $successor"
+while kill -0 "$successor" 2>/dev/null; do sleep 0.02; done

@@ -14,6 +14,7 @@
 mod accepting;
 mod accounts;
 mod clients;
+mod demo;
 mod ending;
 mod exactness;
 mod handover;
