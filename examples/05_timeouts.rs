@@ -1,0 +1,76 @@
+//! # 5. Timeouts for read and write
+//!
+//! - Idea: a read or write waits 200 ms at most, too; what was read is still echoed.
+//! - Run: `cargo run --example 05_timeouts`, and in another terminal
+//!   `seq 2000000 | nc 127.0.0.1 48879 | (sleep 8; wc -c)`. 4 s later press Ctrl-C here.
+//! - You see: an idle nc does not hold it any more. But `wc` counts less than was echoed.
+//! - Still wrong: close with unread input is a reset, which destroys echoes on their way.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)] // it talks to you
+
+use signal_hook::{consts, flag};
+use socket2::SockRef;
+use std::io::ErrorKind::{Interrupted, WouldBlock};
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
+
+const WORK: Duration = Duration::from_secs(2); // for a client's first request
+const POLL: Duration = Duration::from_millis(200); // the longest wait without a look at the flag
+
+fn main() -> anyhow::Result<()> {
+    let address = std::env::args().nth(1);
+    let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:48879"))?;
+    SockRef::from(&listener).set_read_timeout(Some(POLL))?; // on Linux accept heeds it
+    let stop = Arc::new(AtomicBool::new(false));
+    flag::register(consts::SIGINT, Arc::clone(&stop))?;
+    flag::register(consts::SIGTERM, Arc::clone(&stop))?;
+    println!("listening on {}", listener.local_addr()?);
+    thread::scope(|scope| {
+        while !stop.load(SeqCst) {
+            match listener.accept() {
+                Ok((client, _)) => drop(scope.spawn(|| echo(client, &stop))), // an error is its own
+                Err(_) => thread::sleep(Duration::from_millis(10)), // it may fail at once again
+            }
+        }
+        drop(listener); // refuses new clients
+    });
+    println!("stopped");
+    Ok(())
+}
+
+fn echo(mut client: TcpStream, stop: &AtomicBool) -> io::Result<()> {
+    client.set_read_timeout(Some(POLL))?;
+    client.set_write_timeout(Some(POLL))?;
+    let (mut buffer, mut echoed) = ([0; 4096], 0);
+    while !stop.load(SeqCst) {
+        match moved(client.read(&mut buffer))? {
+            None => {}
+            Some(0) => break,
+            Some(count) => {
+                if echoed == 0 {
+                    eprintln!("working");
+                    thread::sleep(WORK);
+                }
+                let mut rest = &buffer[..count];
+                while !rest.is_empty() {
+                    rest = &rest[moved(client.write(rest))?.unwrap_or(0)..];
+                }
+                echoed += count;
+            }
+        }
+    }
+    eprintln!("echoed {echoed} bytes");
+    Ok(())
+}
+
+/// What a read or write moved; nothing, if its time was over first.
+fn moved(result: io::Result<usize>) -> io::Result<Option<usize>> {
+    match result {
+        Err(error) if matches!(error.kind(), WouldBlock | Interrupted) => Ok(None),
+        result => result.map(Some),
+    }
+}
