@@ -18,6 +18,7 @@ mod ending;
 mod exactness;
 mod harness;
 mod jobs;
+mod ladder;
 mod library;
 mod options;
 mod outputs;
