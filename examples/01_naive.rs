@@ -3,7 +3,7 @@
 //! - Idea: accept a client, give it a thread, send back what it sends.
 //! - Run: `cargo run --example 01_naive`, and in another terminal `nc 127.0.0.1 48879`.
 //!   Type `hello` there; when this one says `working`, press Ctrl-C here.
-//! - You see: both are gone at once, and no `hello` came back.
+//! - You see: it is gone at once, and `hello` never came back.
 //! - Still wrong: Ctrl-C kills a client in mid-echo.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // it talks to you
@@ -21,12 +21,13 @@ fn main() -> anyhow::Result<()> {
     println!("listening on {}", listener.local_addr()?);
     loop {
         match listener.accept() {
-            Ok((client, _)) => drop(thread::spawn(|| echo(client))), // an error is its own
-            Err(_) => thread::sleep(Duration::from_millis(10)),      // it may fail at once again
+            Ok((client, _)) => drop(thread::spawn(|| echo(client))),
+            Err(_) => thread::sleep(Duration::from_millis(10)), // no spinning while it fails
         }
     }
 }
 
+/// Serves one client to its end; an error ends this client only.
 fn echo(mut client: TcpStream) -> io::Result<()> {
     let (mut buffer, mut echoed) = ([0; 4096], 0);
     loop {

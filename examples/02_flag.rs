@@ -27,14 +27,15 @@ fn main() -> anyhow::Result<()> {
     println!("listening on {}", listener.local_addr()?);
     while !stop.load(SeqCst) {
         match listener.accept() {
-            Ok((client, _)) => drop(thread::spawn(|| echo(client))), // an error is its own
-            Err(_) => thread::sleep(Duration::from_millis(10)),      // it may fail at once again
+            Ok((client, _)) => drop(thread::spawn(|| echo(client))),
+            Err(_) => thread::sleep(Duration::from_millis(10)), // no spinning while it fails
         }
     }
     println!("stopped");
     Ok(())
 }
 
+/// Serves one client to its end; an error ends this client only.
 fn echo(mut client: TcpStream) -> io::Result<()> {
     let (mut buffer, mut echoed) = ([0; 4096], 0);
     loop {

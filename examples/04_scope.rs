@@ -23,7 +23,7 @@ const POLL: Duration = Duration::from_millis(200); // the longest wait without a
 fn main() -> anyhow::Result<()> {
     let address = std::env::args().nth(1);
     let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:48879"))?;
-    SockRef::from(&listener).set_read_timeout(Some(POLL))?; // on Linux accept heeds it
+    SockRef::from(&listener).set_read_timeout(Some(POLL))?; // Linux: accept heeds it
     let stop = Arc::new(AtomicBool::new(false));
     flag::register(consts::SIGINT, Arc::clone(&stop))?;
     flag::register(consts::SIGTERM, Arc::clone(&stop))?;
@@ -31,8 +31,8 @@ fn main() -> anyhow::Result<()> {
     thread::scope(|scope| {
         while !stop.load(SeqCst) {
             match listener.accept() {
-                Ok((client, _)) => drop(scope.spawn(|| echo(client))), // an error is its own
-                Err(_) => thread::sleep(Duration::from_millis(10)),    // it may fail at once again
+                Ok((client, _)) => drop(scope.spawn(|| echo(client))),
+                Err(_) => thread::sleep(Duration::from_millis(10)), // no spinning while it fails
             }
         }
         drop(listener); // refuses new clients
@@ -41,6 +41,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Serves one client to its end; an error ends this client only.
 fn echo(mut client: TcpStream) -> io::Result<()> {
     client.set_read_timeout(None)?; // Linux hands down the listener's
     let (mut buffer, mut echoed) = ([0; 4096], 0);

@@ -2,8 +2,9 @@
 //!
 //! - Idea: after the last echo close one half (FIN), and read until the client is quiet.
 //! - Run: `cargo run --example 06_linger`, and in another terminal
-//!   `seq 2000000 | nc 127.0.0.1 48879 | (sleep 8; wc -c)`. 4 s later press Ctrl-C here.
-//! - You see: `wc` counts what was echoed. But with `sleep 60` in its place nothing ends.
+//!   `bash -c 'exec 3<>/dev/tcp/127.0.0.1/48879; seq 2000000 >&3 & sleep 8; wc -c <&3'`,
+//!   a client that sends more than it reads. 4 s later press Ctrl-C here.
+//! - You see: `wc` counts all that was echoed. But it waited for `wc` to read, however long.
 //! - Still wrong: a client that never reads holds the stop for ever.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // it talks to you
@@ -25,7 +26,7 @@ const QUIET: Duration = Duration::from_millis(250); // then a client has nothing
 fn main() -> anyhow::Result<()> {
     let address = std::env::args().nth(1);
     let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:48879"))?;
-    SockRef::from(&listener).set_read_timeout(Some(POLL))?; // on Linux accept heeds it
+    SockRef::from(&listener).set_read_timeout(Some(POLL))?; // Linux: accept heeds it
     let stop = Arc::new(AtomicBool::new(false));
     flag::register(consts::SIGINT, Arc::clone(&stop))?;
     flag::register(consts::SIGTERM, Arc::clone(&stop))?;
@@ -33,8 +34,8 @@ fn main() -> anyhow::Result<()> {
     thread::scope(|scope| {
         while !stop.load(SeqCst) {
             match listener.accept() {
-                Ok((client, _)) => drop(scope.spawn(|| echo(client, &stop))), // an error is its own
-                Err(_) => thread::sleep(Duration::from_millis(10)), // it may fail at once again
+                Ok((client, _)) => drop(scope.spawn(|| echo(client, &stop))),
+                Err(_) => thread::sleep(Duration::from_millis(10)), // no spinning while it fails
             }
         }
         drop(listener); // refuses new clients
@@ -43,6 +44,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Serves one client to its end; an error ends this client only.
 fn echo(mut client: TcpStream, stop: &AtomicBool) -> io::Result<()> {
     client.set_read_timeout(Some(POLL))?;
     client.set_write_timeout(Some(POLL))?;
@@ -71,7 +73,7 @@ fn echo(mut client: TcpStream, stop: &AtomicBool) -> io::Result<()> {
     Ok(())
 }
 
-/// What a read or write moved; nothing, if its time was over first.
+/// How many bytes a read or write moved; `None` if its timeout passed first.
 fn moved(result: io::Result<usize>) -> io::Result<Option<usize>> {
     match result {
         Err(error) if matches!(error.kind(), WouldBlock | Interrupted) => Ok(None),

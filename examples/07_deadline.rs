@@ -2,9 +2,10 @@
 //!
 //! - Idea: a stop may take 4 s; then what is left is cut, counted and told.
 //! - Run: `cargo run --example 07_deadline`, and in another terminal
-//!   `seq 2000000 | nc 127.0.0.1 48879 | sleep 60`. 4 s later press Ctrl-C here.
-//! - You see: 4 s later it ends, tells `cut=1`, and its exit status is 3.
-//! - Still wrong: what has arrived, but was not read before the stop, is thrown away.
+//!   `bash -c 'seq 2000000 >/dev/tcp/127.0.0.1/48879'`. 4 s later press Ctrl-C here.
+//! - You see: 4 s after that it ends, tells `cut=1`, and its exit status is 3.
+//! - Still wrong: what has arrived, but was not read before the stop, is thrown away;
+//!   clients that nobody has accepted yet are reset.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // it talks to you
 
@@ -27,7 +28,7 @@ const DRAIN: Duration = Duration::from_secs(4); // the longest that a stop may t
 fn main() -> anyhow::Result<()> {
     let address = std::env::args().nth(1);
     let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:48879"))?;
-    SockRef::from(&listener).set_read_timeout(Some(POLL))?; // on Linux accept heeds it
+    SockRef::from(&listener).set_read_timeout(Some(POLL))?; // Linux: accept heeds it
     let stop = Arc::new(AtomicBool::new(false));
     flag::register(consts::SIGINT, Arc::clone(&stop))?;
     flag::register(consts::SIGTERM, Arc::clone(&stop))?;
@@ -38,9 +39,9 @@ fn main() -> anyhow::Result<()> {
             match listener.accept() {
                 Ok((client, _)) => drop(scope.spawn(|| match echo(client, &stop, &deadline) {
                     Err(error) if error.kind() == TimedOut => cut.fetch_add(1, SeqCst),
-                    _ => 0, // any other error is its own
+                    _ => 0, // any other error is its client's
                 })),
-                Err(_) => thread::sleep(Duration::from_millis(10)), // it may fail at once again
+                Err(_) => thread::sleep(Duration::from_millis(10)), // no spinning while it fails
             }
         }
         drop(listener); // refuses new clients
@@ -50,6 +51,7 @@ fn main() -> anyhow::Result<()> {
     std::process::exit(if cut.into_inner() == 0 { 0 } else { 3 })
 }
 
+/// Serves one client to its end; an error ends this client only.
 fn echo(mut client: TcpStream, stop: &AtomicBool, deadline: &OnceLock<Instant>) -> io::Result<()> {
     client.set_read_timeout(Some(POLL))?;
     client.set_write_timeout(Some(POLL))?;
@@ -78,7 +80,7 @@ fn echo(mut client: TcpStream, stop: &AtomicBool, deadline: &OnceLock<Instant>) 
     Ok(())
 }
 
-/// What a read or write moved; nothing, if its time was over first.
+/// How many bytes a read or write moved; `None` if its timeout passed first.
 fn moved(result: io::Result<usize>, deadline: &OnceLock<Instant>) -> io::Result<Option<usize>> {
     match result {
         _ if deadline.get().is_some_and(|at| Instant::now() > *at) => Err(TimedOut.into()),

@@ -3,8 +3,8 @@
 //! - Idea: the echo of step 1, and a server that knows all of this.
 //! - Run: `cargo run --example 08_library`, and in another terminal `nc 127.0.0.1 48879`.
 //!   Type `hello` and `again` there, and within 2 s press Ctrl-C here.
-//! - You see: both come back; step 7 throws `again` away. Then it ends, and so does nc.
-//! - Still wrong: what the README's limits say.
+//! - You see: both come back, where step 7 throws `again` away. Then it ends, and tells a report.
+//! - Still wrong: what README.md lists under Limitations.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // it talks to you
 
@@ -29,6 +29,7 @@ fn main() -> anyhow::Result<()> {
     std::process::exit(if report.is_clean() { 0 } else { 3 })
 }
 
+/// Serves one client to its end; an error ends this client only.
 fn echo(client: &mut Connection) -> io::Result<()> {
     let (mut buffer, mut echoed) = ([0; 4096], 0);
     loop {

@@ -4,7 +4,10 @@
 //! One trial serves both: it must show the flaw on a step in 9 of 10 runs, and
 //! on the next step in none of 50.
 
+mod headings;
+mod lengths;
 mod trials;
+mod walk;
 
 use crate::harness::{WATCHDOG, example};
 use std::collections::VecDeque;
@@ -106,6 +109,11 @@ fn step_2_does_not() {
 #[test]
 fn step_2_never_looks_at_its_flag_in_accept() {
     assert_flaw(2, trials::nobody_comes);
+}
+
+#[test]
+fn step_2_ends_by_another_signal() {
+    assert_eq!(trials::quit(2), Seen::Grace);
 }
 
 #[test]

@@ -4,7 +4,8 @@ use super::{Seen, program};
 use crate::harness::{Server, eventually, noise};
 use rustix::process::Signal;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::process::ExitStatusExt;
 use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -128,6 +129,19 @@ pub(super) fn nobody_comes(step: usize, patience: Duration) -> Seen {
     }
 }
 
+/// Another signal, after a Ctrl-C that led to nothing.
+pub(super) fn quit(step: usize) -> Seen {
+    let mut server = start(step);
+    eventually("accept is blocked", || sleeps(&server));
+    server.signal(Signal::INT);
+    eventually("the signal is taken", || sleeps(&server));
+    server.signal(Signal::QUIT);
+    match server.wait().status.signal() {
+        Some(quit) if quit == Signal::QUIT.as_raw() => Seen::Grace,
+        other => Seen::Other(format!("{other:?}")),
+    }
+}
+
 /// Ctrl-C while a client sits there and says nothing: the server ends, and
 /// tells the client the end.
 pub(super) fn idle(step: usize, patience: Duration) -> Seen {
@@ -219,7 +233,8 @@ pub(super) fn queued(step: usize, _: Duration) -> Seen {
     server.signal(Signal::INT);
     server.signal(Signal::CONT);
     let ends: Vec<_> = clients.iter_mut().map(rest).collect();
-    let served = |(bytes, error): &(Vec<u8>, _)| bytes == b"hello\n" && *error == None;
+    let served =
+        |(bytes, error): &(Vec<u8>, Option<ErrorKind>)| bytes == b"hello\n" && error.is_none();
     let reset = |(_, error): &(Vec<u8>, _)| *error == Some(ErrorKind::ConnectionReset);
     match server.wait().code() {
         Some(0) if ends.iter().all(served) => Seen::Grace,
@@ -247,7 +262,7 @@ pub(super) fn nobody_stops(step: usize) -> Seen {
     let end: io::Result<usize> = thread::scope(|scope| {
         scope.spawn(move || {
             sender.write_all(&BYTES).unwrap();
-            sender.shutdown(std::net::Shutdown::Write).unwrap();
+            sender.shutdown(Shutdown::Write).unwrap();
         });
         client.read_to_end(&mut bytes)
     });
