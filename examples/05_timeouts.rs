@@ -2,8 +2,8 @@
 //!
 //! - Idea: a read or write waits 200 ms at most, too; what was read is still echoed.
 //! - Run: `cargo run --example 05_timeouts`, and in another terminal
-//!   `bash -c 'exec 3<>/dev/tcp/127.0.0.1/48879; seq 2000000 >&3 & sleep 8; wc -c <&3'`,
-//!   a client that sends more than it reads. 4 s later press Ctrl-C here.
+//!   `bash -c 'exec 3<>/dev/tcp/127.0.0.1/48879; seq 2000000 >&3 & sleep 8; (head -c 2000000; sleep 1; cat) <&3 | wc -c'`,
+//!   a client that sends more than it reads, and reads slowly. 4 s later press Ctrl-C here.
 //! - You see: an idle nc holds it no more. But this client is reset, and `wc` counts less
 //!   than was echoed.
 //! - Still wrong: close with unread input is a reset, which destroys echoes on their way.

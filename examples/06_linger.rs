@@ -2,8 +2,8 @@
 //!
 //! - Idea: after the last echo close one half (FIN), and read until the client is quiet.
 //! - Run: `cargo run --example 06_linger`, and in another terminal
-//!   `bash -c 'exec 3<>/dev/tcp/127.0.0.1/48879; seq 2000000 >&3 & sleep 8; wc -c <&3'`,
-//!   a client that sends more than it reads. 4 s later press Ctrl-C here.
+//!   `bash -c 'exec 3<>/dev/tcp/127.0.0.1/48879; seq 2000000 >&3 & sleep 8; (head -c 2000000; sleep 1; cat) <&3 | wc -c'`,
+//!   a client that sends more than it reads, and reads slowly. 4 s later press Ctrl-C here.
 //! - You see: `wc` counts all that was echoed. But it waited for `wc` to read, however long.
 //! - Still wrong: a client that never reads holds the stop for ever.
 
