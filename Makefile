@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 ARGS ?=
+STEPS ?=
 # The real clients that tests drive, what breaks the world around the server,
 # and the siblings' servers; Debian keeps postgres off the path.
 PACKAGES := netcat-openbsd netcat-traditional ncat telnet socat curl bsdutils strace iproute2 util-linux redis-server postgresql systemd
@@ -22,7 +23,7 @@ RACES := tests:: library:: jobs:: exactness:: ending:: accounts:: storm::
 TSAN := RUSTFLAGS=-Zsanitizer=thread $(CARGO) +nightly
 TSAN_FLAGS := -Zbuild-std --target x86_64-unknown-linux-gnu --target-dir target/tsan
 
-.PHONY: help run demo test torture soak models miri tsan check deps doc release bench bench-quick bench-scaling bench-deps
+.PHONY: help run demo test ladder torture soak models miri tsan check deps doc release bench bench-quick bench-scaling bench-deps
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -39,6 +40,10 @@ test: deps check doc ## Everything that CI runs: checks, docs, all tests with re
 	$(CARGO) test --workspace --lib --bins --tests -- --include-ignored
 	$(CARGO) test --workspace --doc
 	$(MAKE) --no-print-directory models
+
+ladder: ## Learn how a server stops gracefully, in eight steps; some: make ladder STEPS='5 6'
+	$(CARGO) build --quiet --examples
+	@examples/ladder.sh $(STEPS)
 
 models: ## The concurrent bookkeeping under thousands of schedules (shuttle)
 	RUSTFLAGS='--cfg shuttle' $(CARGO) test --no-default-features --lib --target-dir target/shuttle models

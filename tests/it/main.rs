@@ -20,6 +20,7 @@ mod exactness;
 mod handover;
 mod harness;
 mod jobs;
+mod ladder;
 mod library;
 mod options;
 mod outputs;
