@@ -92,6 +92,8 @@ fn echoed(stderr: &str) -> Option<usize> {
 pub(super) fn mid_echo(step: usize, _: Duration) -> Seen {
     let mut server = start(step);
     let mut client = at_work(&server);
+    // On its way back from this client, step 2 would look at its flag once.
+    eventually("accept is blocked", || sleeps(&server));
     server.signal(Signal::INT);
     let mut echo = [0; 6];
     match client.read_exact(&mut echo) {
