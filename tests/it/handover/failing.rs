@@ -2,7 +2,7 @@
 
 use super::family::{Family, children, sum};
 use crate::harness::{eventually, read_to_end};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -119,4 +119,40 @@ fn one_handover_at_a_time() {
     family.signal(Signal::USR2);
     eventually("a successor", || !children(family.youngest()).is_empty());
     assert_eq!(family.fail_to_hand_over(), "another handover is under way");
+}
+
+/// Otherwise the third would own sockets that the second never got, and its
+/// stop would end them under the first one, who serves on.
+#[test]
+fn one_that_has_not_taken_over_yet_hands_nothing_on() {
+    let mut family = Family::start(&["--handover-timeout", "1min", "127.0.0.1:0"]);
+    let first = family.youngest();
+    let address = family.address();
+    // The predecessor says nothing while it is stopped.
+    let script = format!("#!/bin/sh\nkill -STOP $PPID\nexec {REAL} {address}");
+    family.replace(&script);
+    family.signal(Signal::USR2);
+    eventually("a successor", || {
+        family.log().matches("process").count() == 2
+    });
+    let second = Pid::from_raw(children(first)[0]).unwrap();
+    eventually("a refusal", || {
+        kill_process(second, Signal::USR2).unwrap();
+        let log = family.log();
+        assert!(!log.contains("handed over to"), "{log}");
+        log.contains("no handover: this server is not serving")
+    });
+    assert!(children(second).is_empty());
+    kill_process(first, Signal::CONT).unwrap();
+    eventually("a handover", || {
+        family
+            .log()
+            .contains(&format!("handed over to process {second}\n"))
+    });
+    family.members.push(second);
+    assert_eq!(family.wait(first).exit_status(), Some(0));
+    let mut client = family.connect();
+    client.write_all(b"x").unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    assert_eq!(family.stop().len(), 2);
 }
