@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 const REAL: &str = env!("CARGO_BIN_EXE_lastecho");
 
@@ -62,6 +63,34 @@ fn one_that_crashes_after_binding() {
     );
     let spoil = |family: &Family| family.replace(&script);
     fails(&[], spoil, "ended before it was ready: signal: 9");
+}
+
+/// The sockets' options are shared, so it leaves something behind.
+#[test]
+#[ignore = "needs strace"]
+fn one_that_would_wait_for_ever_and_crashes_makes_nobody_hang() {
+    let options = ["--poll", "100ms", "--drain-timeout", "none"];
+    let mut family = Family::start(&[&options[..], &["127.0.0.1:0"]].concat());
+    let first = family.youngest();
+    let address = family.address();
+    let script = format!(
+        "#!/bin/sh\nexec strace -D -qq -o /dev/null -e trace=setsockopt \
+         -e inject=setsockopt:signal=KILL:when=3 \
+         {REAL} --poll 1h --drain-timeout none {address}"
+    );
+    family.replace(&script);
+    let why = family.fail_to_hand_over();
+    assert!(
+        why.contains("ended before it was ready: signal: 9"),
+        "{why}"
+    );
+    // So that every wait of before is over.
+    std::thread::sleep(Duration::from_millis(300));
+    family.restore();
+    family.hand_over();
+    // Without a client that would wake it.
+    assert_eq!(family.wait(first).exit_status(), Some(0));
+    family.stop();
 }
 
 #[test]
