@@ -4,9 +4,10 @@ use super::family::{Family, children, sum};
 use crate::harness::{eventually, read_to_end};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 const REAL: &str = env!("CARGO_BIN_EXE_lastecho");
@@ -184,4 +185,47 @@ fn one_that_has_not_taken_over_yet_hands_nothing_on() {
     client.write_all(b"x").unwrap();
     client.read_exact(&mut [0]).unwrap();
     assert_eq!(family.stop().len(), 2);
+}
+
+/// Nor does it tell the service manager that the service stops.
+#[test]
+fn one_that_is_stopped_before_it_has_taken_over_accepts_nobody_and_says_nothing() {
+    let mut family = Family::start(&["--handover-timeout", "1min", "127.0.0.1:0"]);
+    let first = family.youngest();
+    let address = family.address();
+    let told = family.program().with_file_name("notify");
+    let manager = UnixDatagram::bind(&told).unwrap();
+    manager.set_nonblocking(true).unwrap();
+    let script = format!(
+        "#!/bin/sh\nkill -STOP $PPID\nexport NOTIFY_SOCKET={}\nexec {REAL} {address}",
+        told.display()
+    );
+    family.replace(&script);
+    family.signal(Signal::USR2);
+    eventually("a successor", || {
+        family.log().matches("process").count() == 2
+    });
+    let second = Pid::from_raw(children(first)[0]).unwrap();
+    let mut client = family.connect();
+    client.write_all(b"still there?").unwrap();
+    kill_process(second, Signal::TERM).unwrap();
+    eventually("its end", || is_zombie(second));
+    kill_process(first, Signal::CONT).unwrap();
+    eventually("a failure", || family.log().contains("no handover: "));
+    let mut echo = [0; 12];
+    client.read_exact(&mut echo).unwrap();
+    assert_eq!(&echo, b"still there?");
+    let heard = manager.recv(&mut [0; 64]).unwrap_err();
+    assert_eq!(heard.kind(), ErrorKind::WouldBlock);
+    let stdout = family.stdout();
+    assert_eq!(stdout.matches("listening on").count(), 1, "{stdout}");
+    drop(client);
+    family.restore();
+    family.hand_over();
+    assert_eq!(sum(&family.stop(), "accepted"), 1);
+}
+
+fn is_zombie(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.contains(") Z ")
 }
