@@ -140,7 +140,7 @@ where
                     sys::name_thread("accept");
                 }
                 Accepted::Nobody if port.quit(1) => return,
-                Accepted::Nobody => early.note(self.terms.tick()),
+                Accepted::Nobody => early.note(port.listener.patience(self.terms.tick())),
                 Accepted::Lost(error) if lost < LOST_IN_A_ROW => {
                     lost += 1;
                     log::debug!("a client was gone before it was accepted: {error}");

@@ -84,7 +84,7 @@ impl Server {
         let bequests: io::Result<Vec<_>> = self.listeners().iter().map(bequest).collect();
         Ok(Handover {
             bequests: Mutex::new(bequests?),
-            underway: self.underway(),
+            serving: self.serving(),
             done: AtomicBool::new(false),
         })
     }
@@ -94,7 +94,7 @@ impl Server {
 pub struct Handover {
     /// None once they were handed over.
     bequests: Mutex<Vec<Bequest>>,
-    underway: Arc<Mutex<()>>,
+    serving: Arc<Mutex<bool>>,
     done: AtomicBool,
 }
 
@@ -108,7 +108,7 @@ struct Bequest {
 /// return before this is dropped, so that there is time to tell others.
 pub struct Successor<'a> {
     id: u32,
-    _underway: MutexGuard<'a, ()>,
+    _underway: MutexGuard<'a, bool>,
 }
 
 impl Successor<'_> {
@@ -129,7 +129,9 @@ impl Handover {
     /// not call it on the thread that handles signals.
     ///
     /// # Errors
-    /// `WouldBlock` while another handover is under way. `Unsupported` where we
+    /// `WouldBlock` while another handover is under way. `NotConnected` while the
+    /// server does not serve: before, afterwards, and as long as it has not
+    /// taken over itself what it would hand on. `Unsupported` where we
     /// are process 1, whose end would end its whole namespace. Otherwise the
     /// successor could not be started, ended, was not ready in time, or a stop
     /// came first; it was killed then, having served nobody.
@@ -143,24 +145,20 @@ impl Handover {
             let message = "process 1 cannot hand over: its end would end all others";
             return Err(io::Error::new(ErrorKind::Unsupported, message));
         }
-        let Ok(underway) = self.underway.try_lock() else {
-            let message = "another handover is under way";
-            return Err(io::Error::new(ErrorKind::WouldBlock, message));
-        };
+        let mut serving = self.begin(stop)?;
         let mut bequests = lock(&self.bequests);
-        if bequests.is_empty() {
-            let message = "handed over already";
-            return Err(io::Error::new(ErrorKind::NotConnected, message));
-        }
         for bequest in &*bequests {
             bequest.title.hand(true);
         }
         let deadline = Deadline::after(timeout);
         match self.hand_over(successor, &mut bequests, deadline, stop) {
-            Ok(id) => Ok(Successor {
-                id,
-                _underway: underway,
-            }),
+            Ok(id) => {
+                *serving = false; // whoever else has a `Handover` of this server
+                Ok(Successor {
+                    id,
+                    _underway: serving,
+                })
+            }
             Err(error) => {
                 for bequest in &*bequests {
                     bequest.title.hand(false);
@@ -194,6 +192,24 @@ impl Handover {
         }
     }
 
+    /// The right to hand over, which a server has while it serves.
+    fn begin(&self, stop: &Stop) -> io::Result<MutexGuard<'_, bool>> {
+        let refused = |kind, why| Err(io::Error::new(kind, why));
+        let Ok(serving) = self.serving.try_lock() else {
+            return refused(ErrorKind::WouldBlock, "another handover is under way");
+        };
+        if self.is_done() {
+            return refused(ErrorKind::NotConnected, "handed over already");
+        }
+        if !*serving {
+            return refused(ErrorKind::NotConnected, "this server is not serving");
+        }
+        if stop.is_set() {
+            return refused(ErrorKind::Interrupted, "a stop came first");
+        }
+        Ok(serving)
+    }
+
     /// Whether a successor has taken over. Whoever sees the stop that this sets
     /// sees it, too.
     #[must_use]
@@ -220,9 +236,10 @@ impl Handover {
         for ours in &mut titles {
             **ours = false;
         }
+        // Before the titles are free: a stop that comes just now waits for them.
+        self.done.store(true, Relaxed);
         drop(titles);
         bequests.clear();
-        self.done.store(true, Relaxed); // the stop's Release publishes it
         stop.set();
         Ok(())
     }

@@ -130,7 +130,11 @@ impl Inherited {
                 }
                 Ok(())
             }
-            _ if stop.is_set() => Ok(()),
+            // The predecessor serves on, or stops; neither is ours to meddle in.
+            _ if stop.is_set() => Err(io::Error::new(
+                ErrorKind::Interrupted,
+                "a stop came before the predecessor had handed over",
+            )),
             _ => Err(io::Error::new(
                 ErrorKind::ConnectionAborted,
                 "the predecessor has given the handover up",
@@ -142,7 +146,8 @@ impl Inherited {
 impl Server {
     /// Ends what is left of `inherited`, and makes [`run`](Self::run) tell the
     /// predecessor, if there is one, when all is prepared. Nobody is accepted
-    /// before it has handed over; `run` fails if it does not.
+    /// before it has handed over; `run` fails if it does not, and if a stop
+    /// comes first.
     #[must_use]
     pub fn take_over(self, inherited: Inherited) -> Self {
         for (name, socket) in &inherited.listeners {

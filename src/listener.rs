@@ -118,6 +118,10 @@ impl Listener {
     /// connections are set here, too: see
     /// [`prepare_connection`](Self::prepare_connection).
     ///
+    /// Where a predecessor waits on it, too, it waits no longer than that one
+    /// set: else it would hang in accept when it has handed over, and could not
+    /// end; or it would stay slow, if we fail.
+    ///
     /// A supervisor's socket keeps its options, and is waited for instead.
     pub(crate) fn prepare(&self, tick: Duration) -> io::Result<()> {
         let socket = self.socket()?;
@@ -128,13 +132,25 @@ impl Listener {
             return Ok(());
         }
         let before = socket.write_timeout()?;
-        set_options(SockRef::from(&*socket), tick)?;
+        let wait = if self.is_ours() {
+            tick
+        } else {
+            self.patience(tick)
+        };
+        set_options(SockRef::from(&*socket), wait)?;
         // A predecessor's were the same, most often.
         let changed = socket.write_timeout()? != before;
-        if changed && self.has_client() {
+        if wait < tick || (changed && self.has_client()) {
             self.title.note_early();
         }
         Ok(())
+    }
+
+    /// How long [`accept`](Self::accept) waits at most: another process that
+    /// has the socket may have set less than our tick.
+    pub(crate) fn patience(&self, tick: Duration) -> Duration {
+        let set = self.socket().and_then(|socket| socket.read_timeout());
+        set.ok().flatten().map_or(tick, |set| set.min(tick))
     }
 
     /// Sees to it that an accepted socket has the options of a connection.
@@ -406,6 +422,26 @@ mod tests {
         assert_eq!(socket.write_timeout().unwrap(), None);
         listener.prepare_connection(&socket, tick).unwrap();
         assert_has_options(&socket, tick);
+    }
+
+    #[test]
+    #[cfg(feature = "handover")]
+    fn a_successor_waits_no_longer_than_its_predecessor_and_connections_as_told() {
+        let (short, long) = (Duration::from_millis(200), Duration::from_secs(3600));
+        let predecessor = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        predecessor.prepare(short).unwrap();
+        let descriptor = predecessor.duplicate().unwrap();
+        let successor = Listener::inherit(descriptor, false).unwrap();
+        successor.prepare(long).unwrap();
+        assert!(matches!(predecessor.accept(), Accepted::Nobody));
+        assert!(matches!(successor.accept(), Accepted::Nobody));
+        let _client = TcpStream::connect(successor.address()).unwrap();
+        let socket = accept(&successor);
+        successor.prepare_connection(&socket, long).unwrap();
+        assert_has_options(&socket, long);
+        // One that wants less gets it.
+        successor.prepare(short / 2).unwrap();
+        assert_eq!(predecessor.patience(short), short / 2);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::parent_id;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Names the socket between predecessor and successor, and whose each listener
@@ -55,6 +56,12 @@ struct Announced {
 
 /// Takes over what the environment announces, once.
 pub(crate) fn take() -> io::Result<Passed> {
+    /// The variables may have to stay, see `forget_variables`; the descriptors
+    /// are somebody's from the first time on.
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Relaxed) {
+        return Ok(Passed::default());
+    }
     let variable = |name| env::var_os(name).map(|value| value.to_string_lossy().into_owned());
     let variables = Variables {
         count: variable("LISTEN_FDS"),
@@ -145,18 +152,20 @@ impl Announced {
             ))
         };
         let (number, kinds) = text.split_once(',').ok_or_else(complain)?;
-        let number = bounded(number).and_then(|number| RawFd::try_from(number).ok());
         let known = kinds.chars().all(|kind| kind == OWN || kind == FOREIGN);
+        // It follows the listeners: a number of theirs would be taken twice.
+        let follows = (FIRST..).nth(self.names.len());
+        let follows = follows.filter(|follows| number == follows.to_string());
         if !known || kinds.len() != self.names.len() {
             return Err(complain());
         }
-        self.predecessor = Some(number.filter(|&n| n >= FIRST).ok_or_else(complain)?);
+        self.predecessor = Some(follows.ok_or_else(complain)?);
         self.foreign = kinds.chars().map(|kind| kind == FOREIGN).collect();
         Ok(())
     }
 }
 
-/// A number in plain digits, of at most so many listeners and what follows them.
+/// A number in plain digits, of at most so many listeners.
 fn bounded(text: &str) -> Option<usize> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let number = digits.then(|| text.parse().ok()).flatten();

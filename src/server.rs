@@ -95,8 +95,8 @@ pub struct Server {
     observer: Option<Observer>,
     /// What comes between being prepared and the first client.
     before_serving: Option<BeforeServing>,
-    /// Locked while we are being handed over.
-    underway: Arc<Mutex<()>>,
+    /// Whether we serve; locked while we are being handed over.
+    serving: Arc<Mutex<bool>>,
 }
 
 impl Server {
@@ -143,7 +143,7 @@ impl Server {
             stop_after: None,
             observer: None,
             before_serving: None,
-            underway: Arc::default(),
+            serving: Arc::default(),
         }
     }
 
@@ -151,6 +151,7 @@ impl Server {
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.listeners.extend(other.listeners);
+        self.before_serving = self.before_serving.or(other.before_serving);
         self
     }
 
@@ -267,7 +268,7 @@ impl Server {
             .unwrap_or_else(|| default_grace(live.addresses()));
         let drain_timeout = self.drain_timeout;
         let (limits, per_peer) = (self.limits(), self.max_per_peer);
-        let (before_serving, underway) = (self.before_serving.take(), self.underway());
+        let (before_serving, serving) = (self.before_serving.take(), self.serving());
         let crew = self.into_crew(stop, &handler)?;
         let elapsed = thread::scope(|scope| {
             let started = crew
@@ -279,6 +280,7 @@ impl Server {
                 drain::cut(&crew); // no thread of ours would end by itself
                 return Err(error);
             }
+            *lock(&serving) = true;
             crew.tell(&Event::Ready {
                 addresses: live.addresses(),
             });
@@ -286,7 +288,7 @@ impl Server {
             crew.table.set_limits(limits, per_peer);
             Ok(drain::supervise(&crew, scope, grace, drain_timeout))
         })?;
-        drop(lock(&underway)); // a handover has its last word first
+        *lock(&serving) = false; // a handover has its last word first
         Ok(Report {
             elapsed,
             ..live.report()
@@ -309,9 +311,9 @@ impl Server {
         &self.listeners
     }
 
-    /// Held while we are handed over.
-    pub(crate) fn underway(&self) -> Arc<Mutex<()>> {
-        Arc::clone(&self.underway)
+    /// Whether we serve; held while we are handed over.
+    pub(crate) fn serving(&self) -> Arc<Mutex<bool>> {
+        Arc::clone(&self.serving)
     }
 
     fn limits(&self) -> Limits {

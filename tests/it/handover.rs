@@ -4,6 +4,7 @@
 mod failing;
 mod family;
 mod manager;
+mod misuse;
 mod passed;
 mod storm;
 mod supervised;

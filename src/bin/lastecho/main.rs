@@ -56,7 +56,12 @@ struct Running {
 }
 
 impl Running {
-    fn new(server: &Server, program: Program, stop: &Stop, options: &Options) -> Result<Self> {
+    fn new(
+        server: &Server,
+        program: io::Result<Program>,
+        stop: &Stop,
+        options: &Options,
+    ) -> Result<Self> {
         let restart = Restart {
             handover: server.handover().context("cannot keep the listeners")?,
             program,
@@ -74,7 +79,7 @@ impl Running {
 /// Runs the server: what was passed first, then handlers, bind, announce.
 fn serve(options: &Options) -> Result<Report> {
     let mut inherited = handover::inherited().context("what was passed cannot be used")?;
-    let program = Program::this().context("cannot find this program")?;
+    let program = Program::this(); // who needs it may complain
     let log = logging::start(options.level(), options.log_file.as_deref())?;
     let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let stdout = Outlet::new(stdout).context("cannot start the output's thread")?;

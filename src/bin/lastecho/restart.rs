@@ -3,13 +3,15 @@
 use crate::manager::Manager;
 use lastecho::Stop;
 use lastecho::handover::{Handover, Program};
+use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 pub(crate) struct Restart {
     pub(crate) handover: Handover,
-    pub(crate) program: Program,
+    /// It cannot be found without /proc, which only this needs.
+    pub(crate) program: io::Result<Program>,
     pub(crate) timeout: Duration,
     pub(crate) stop: Stop,
     pub(crate) manager: Manager,
@@ -27,7 +29,13 @@ impl Restart {
 
     fn carry_out(&self) {
         log::info!("SIGUSR2: handing over");
-        let command = self.program.command();
+        let command = match &self.program {
+            Ok(program) => program.command(),
+            Err(error) => {
+                log::error!("no handover: cannot find this program: {error}");
+                return;
+            }
+        };
         match self.handover.spawn(command, self.timeout, &self.stop) {
             Ok(successor) => {
                 let pid = successor.id();

@@ -2,11 +2,13 @@
 
 use super::family::{Family, children, sum};
 use crate::harness::{eventually, read_to_end};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
 
 const REAL: &str = env!("CARGO_BIN_EXE_lastecho");
 
@@ -64,6 +66,34 @@ fn one_that_crashes_after_binding() {
     fails(&[], spoil, "ended before it was ready: signal: 9");
 }
 
+/// The sockets' options are shared, so it leaves something behind.
+#[test]
+#[ignore = "needs strace"]
+fn one_that_would_wait_for_ever_and_crashes_makes_nobody_hang() {
+    let options = ["--poll", "100ms", "--drain-timeout", "none"];
+    let mut family = Family::start(&[&options[..], &["127.0.0.1:0"]].concat());
+    let first = family.youngest();
+    let address = family.address();
+    let script = format!(
+        "#!/bin/sh\nexec strace -D -qq -o /dev/null -e trace=setsockopt \
+         -e inject=setsockopt:signal=KILL:when=3 \
+         {REAL} --poll 1h --drain-timeout none {address}"
+    );
+    family.replace(&script);
+    let why = family.fail_to_hand_over();
+    assert!(
+        why.contains("ended before it was ready: signal: 9"),
+        "{why}"
+    );
+    // So that every wait of before is over.
+    std::thread::sleep(Duration::from_millis(300));
+    family.restore();
+    family.hand_over();
+    // Without a client that would wake it.
+    assert_eq!(family.wait(first).exit_status(), Some(0));
+    family.stop();
+}
+
 #[test]
 fn one_that_is_never_ready() {
     let spoil = |family: &Family| family.replace("#!/bin/sh\nexec sleep 600");
@@ -119,4 +149,83 @@ fn one_handover_at_a_time() {
     family.signal(Signal::USR2);
     eventually("a successor", || !children(family.youngest()).is_empty());
     assert_eq!(family.fail_to_hand_over(), "another handover is under way");
+}
+
+/// Otherwise the third would own sockets that the second never got, and its
+/// stop would end them under the first one, who serves on.
+#[test]
+fn one_that_has_not_taken_over_yet_hands_nothing_on() {
+    let mut family = Family::start(&["--handover-timeout", "1min", "127.0.0.1:0"]);
+    let first = family.youngest();
+    let address = family.address();
+    // The predecessor says nothing while it is stopped.
+    let script = format!("#!/bin/sh\nkill -STOP $PPID\nexec {REAL} {address}");
+    family.replace(&script);
+    family.signal(Signal::USR2);
+    eventually("a successor", || {
+        family.log().matches("process").count() == 2
+    });
+    let second = Pid::from_raw(children(first)[0]).unwrap();
+    eventually("a refusal", || {
+        kill_process(second, Signal::USR2).unwrap();
+        let log = family.log();
+        assert!(!log.contains("handed over to"), "{log}");
+        log.contains("no handover: this server is not serving")
+    });
+    assert!(children(second).is_empty());
+    kill_process(first, Signal::CONT).unwrap();
+    eventually("a handover", || {
+        family
+            .log()
+            .contains(&format!("handed over to process {second}\n"))
+    });
+    family.members.push(second);
+    assert_eq!(family.wait(first).exit_status(), Some(0));
+    let mut client = family.connect();
+    client.write_all(b"x").unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    assert_eq!(family.stop().len(), 2);
+}
+
+/// Nor does it tell the service manager that the service stops.
+#[test]
+fn one_that_is_stopped_before_it_has_taken_over_accepts_nobody_and_says_nothing() {
+    let mut family = Family::start(&["--handover-timeout", "1min", "127.0.0.1:0"]);
+    let first = family.youngest();
+    let address = family.address();
+    let told = family.program().with_file_name("notify");
+    let manager = UnixDatagram::bind(&told).unwrap();
+    manager.set_nonblocking(true).unwrap();
+    let script = format!(
+        "#!/bin/sh\nkill -STOP $PPID\nexport NOTIFY_SOCKET={}\nexec {REAL} {address}",
+        told.display()
+    );
+    family.replace(&script);
+    family.signal(Signal::USR2);
+    eventually("a successor", || {
+        family.log().matches("process").count() == 2
+    });
+    let second = Pid::from_raw(children(first)[0]).unwrap();
+    let mut client = family.connect();
+    client.write_all(b"still there?").unwrap();
+    kill_process(second, Signal::TERM).unwrap();
+    eventually("its end", || is_zombie(second));
+    kill_process(first, Signal::CONT).unwrap();
+    eventually("a failure", || family.log().contains("no handover: "));
+    let mut echo = [0; 12];
+    client.read_exact(&mut echo).unwrap();
+    assert_eq!(&echo, b"still there?");
+    let heard = manager.recv(&mut [0; 64]).unwrap_err();
+    assert_eq!(heard.kind(), ErrorKind::WouldBlock);
+    let stdout = family.stdout();
+    assert_eq!(stdout.matches("listening on").count(), 1, "{stdout}");
+    drop(client);
+    family.restore();
+    family.hand_over();
+    assert_eq!(sum(&family.stop(), "accepted"), 1);
+}
+
+fn is_zombie(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.contains(") Z ")
 }

@@ -73,6 +73,17 @@ fn the_same_addresses_stay_port_0_included() {
 }
 
 #[test]
+fn as_many_listeners_as_can_be_passed_are_handed_over() {
+    let mut family = Family::start(&["127.0.0.1:0"; 256]);
+    family.hand_over();
+    family.stop();
+
+    let family = Family::start(&["127.0.0.1:0"; 257]);
+    let why = family.fail_to_hand_over();
+    assert_eq!(why, "257 listeners are more than can be passed (256)");
+}
+
+#[test]
 fn an_address_that_is_no_longer_asked_for_is_closed_and_a_new_one_bound() {
     let (one, two, three) = (free_port(), free_port(), free_port());
     let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
@@ -171,6 +182,15 @@ fn wrong_variables_are_told_in_one_line() {
         ),
         (
             &[("LISTEN_FDS", "1"), ("LASTECHO_HANDOVER", "2,o")],
+            "not as a predecessor writes it",
+        ),
+        // Descriptor 3 is the listener, and taken twice it would be closed twice.
+        (
+            &[("LISTEN_FDS", "1"), ("LASTECHO_HANDOVER", "3,o")],
+            "not as a predecessor writes it",
+        ),
+        (
+            &[("LISTEN_FDS", "1"), ("LASTECHO_HANDOVER", "04,o")],
             "not as a predecessor writes it",
         ),
         (

@@ -108,3 +108,22 @@ fn process_1_refuses_to_hand_over_and_serves_on() {
     let ended = server.wait();
     assert_eq!((ended.code(), ended.count("accepted")), (Some(0), 1));
 }
+
+#[test]
+#[ignore = "needs unshare"]
+fn without_proc_it_serves_and_refuses_to_hand_over() {
+    let mut command = Command::new("unshare");
+    let script = "mount -t tmpfs none /proc && exec \"$0\" 127.0.0.1:0";
+    command
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
+        .arg(LASTECHO);
+    let mut server = Server::spawn(command, 1);
+    server.signal(Signal::USR2);
+    server.await_log("no handover: cannot find this program: ");
+    let mut client = server.connect();
+    client.write_all(b"x").unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    drop(client);
+    let ended = server.stop();
+    assert_eq!((ended.code(), ended.count("accepted")), (Some(0), 1));
+}
