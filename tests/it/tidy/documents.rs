@@ -153,3 +153,54 @@ fn every_row_of_the_reliability_table_is_of_a_test_that_exists() {
     assert!(measured.len() > 30, "{measured:?}");
     assert_tidy(&missing);
 }
+
+/// What a document tells people to run with cargo: packages (`-p`) and examples.
+fn told_to_run(document: &str) -> Vec<(&str, &str)> {
+    let calls = document.split("cargo run").skip(1);
+    let words = calls.filter_map(|rest| rest.split(['`', '\n', '#']).next());
+    words
+        .flat_map(|call| {
+            let words: Vec<_> = call.split_whitespace().take_while(|w| *w != "--").collect();
+            let named = words.windows(2).map(|pair| (pair[0], pair[1]));
+            let named = named.filter(|(option, _)| ["-p", "--example"].contains(option));
+            named.collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// Those that the packages' tests do not run: a package has tests of its own,
+/// and an example is named in ours.
+fn untried(document: &str, tests: &str, has_tests: impl Fn(&str) -> bool) -> Vec<String> {
+    let tried = |&(option, name): &(&str, &str)| match option {
+        "-p" => has_tests(name),
+        _ => tests.contains(&format!("\"{name}\"")),
+    };
+    let untried = told_to_run(document)
+        .into_iter()
+        .filter(|call| !tried(call));
+    untried
+        .map(|(option, name)| format!("cargo run {option} {name}: no test runs it"))
+        .collect()
+}
+
+#[test]
+fn what_people_are_told_to_run_is_run_by_a_test() {
+    let made_up = "`cargo run -p good`, `cargo run --release -p bad -- -p x`\n\
+                   cargo run --example one # -p y\n$ cargo run --example two";
+    assert_eq!(
+        untried(made_up, "example(\"one\")", |name| name == "good"),
+        [
+            "cargo run -p bad: no test runs it",
+            "cargo run --example two: no test runs it"
+        ]
+    );
+    let tests: String = files("tests", "rs").iter().map(read).collect();
+    let has_tests = |name: &str| {
+        let members = ["examples", "benches"].map(|directory| root().join(directory).join(name));
+        members.iter().any(|member| member.join("tests").is_dir())
+    };
+    assert!(!told_to_run(&read("README.md")).is_empty());
+    for document in documents() {
+        assert_tidy(&untried(&read(document), &tests, has_tests));
+    }
+}
