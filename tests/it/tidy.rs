@@ -254,7 +254,7 @@ fn names_say_what_is_inside() {
 }
 
 #[test]
-fn every_example_fits_on_a_page() {
+fn every_example_fits_on_a_page_and_is_named() {
     let mut examples = files("examples", "rs");
     examples.retain(|path| path.components().count() == 2);
     assert!(examples.len() >= 7, "{examples:?}");
@@ -268,4 +268,8 @@ fn every_example_fits_on_a_page() {
     assert_eq!(too_long(&"\n".repeat(60)), ["60 lines"]);
     assert!(too_long(&"\n".repeat(59)).is_empty());
     check(&examples, too_long);
+    let readme = read("README.md");
+    let is_named = |path: &&PathBuf| readme.contains(&format!("]({})", path.display()));
+    let unnamed: Vec<_> = examples.iter().filter(|path| !is_named(path)).collect();
+    assert!(unnamed.is_empty(), "README.md does not name {unnamed:?}");
 }
