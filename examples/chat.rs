@@ -1,4 +1,4 @@
-//! A chat room: what one client says all others read; two threads a client.
+//! A chat room: what one client says all read; two threads a client.
 //! `cargo run --example chat [ADDRESS]`, and then, several times: `nc 127.0.0.1 48879`
 #![allow(clippy::print_stdout)] // it talks to whoever started it
 
@@ -23,7 +23,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One client's stay: this thread reads, another writes what the others say.
+/// One client's stay: this thread reads, another writes what is said.
 fn visit(conn: &mut Connection, room: &Mutex<Clients>) -> io::Result<()> {
     let (mut writer, (sender, lines)) = (conn.writer(), mpsc::sync_channel::<String>(UNREAD));
     let pour = move || lines.iter().try_for_each(|line| write!(writer, "{line}"));
@@ -49,7 +49,7 @@ fn talk(conn: &mut Connection, room: &Mutex<Clients>) -> io::Result<()> {
 
 /// Never blocks on a client: one that does not read costs nobody but itself.
 fn tell(room: &Mutex<Clients>, from: u64, what: &str) {
-    for (_, client) in lock(room).iter().filter(|(id, _)| **id != from) {
+    for client in lock(room).values() {
         let _ = client.try_send(format!("{from}: {what}\n"));
     }
 }

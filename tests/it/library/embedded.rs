@@ -32,31 +32,37 @@ fn assert_stops(server: Server, accepted: u32, clients: Vec<TcpStream>) {
     }
 }
 
+/// A client of the chat room that is in it.
+fn enter(server: &Server) -> TcpStream {
+    let mut client = server.connect();
+    assert!(read_line(&mut client).ends_with(": is here\n"));
+    client
+}
+
 #[test]
-fn in_the_chat_room_all_others_read_what_one_says() {
+fn in_the_chat_room_all_read_what_one_says() {
     let server = start("chat");
-    let mut first = server.connect();
-    // A thread each accepts them: their numbers are in the order of `is here`.
-    first.write_all(b"anybody?\n").unwrap();
-    let mut second = server.connect();
-    assert_eq!(read_line(&mut first), "2: is here\n");
-    let mut third = server.connect();
-    for client in [&mut first, &mut second] {
-        assert_eq!(read_line(client), "3: is here\n");
+    let mut clients = [enter(&server), enter(&server), enter(&server)];
+    for (at, client) in clients.iter_mut().enumerate() {
+        for number in at + 2..=3 {
+            assert_eq!(read_line(client), format!("{number}: is here\n"));
+        }
     }
-    second.write_all(b"hello\r\n").unwrap();
-    for client in [&mut first, &mut third] {
+    clients[1].write_all(b"hello\r\n").unwrap();
+    for client in &mut clients {
         assert_eq!(read_line(client), "2: hello\n");
     }
+    let [mut first, mut second, mut third] = clients;
     third.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_to_end(&mut third).unwrap(), b"");
     for client in [&mut first, &mut second] {
         assert_eq!(read_line(client), "3: has left\n");
     }
-    // The stop: who leaves first is read of by who leaves later, or not.
     let ended = server.stop();
-    assert!(ended.stdout.contains("clean=true accepted=3 "), "{ended:?}");
+    let report = "clean=true accepted=3 ";
+    assert!(ended.stdout.contains(report), "{ended:?}");
     for client in [&mut first, &mut second] {
+        // Who leaves first is seen off by who leaves later.
         let last = String::from_utf8(read_to_end(client).unwrap()).unwrap();
         assert!(
             last.lines().all(|line| line.ends_with(": has left")),
@@ -65,21 +71,17 @@ fn in_the_chat_room_all_others_read_what_one_says() {
     }
 }
 
+/// Neither of the two reads; what is said to them is lost, and nothing waits.
 #[test]
 fn in_the_chat_room_a_client_that_does_not_read_holds_nobody_up() {
     let server = start("chat");
-    let mut talker = server.connect();
-    talker.write_all(b"hello\n").unwrap();
-    let deaf = server.connect();
-    assert_eq!(read_line(&mut talker), "2: is here\n");
+    let (mut talker, deaf) = (enter(&server), enter(&server));
     let line = format!("{}\n", "x".repeat(1000));
     for _ in 0..45_000 {
-        // Far more than the kernel keeps for a client.
+        // More than the kernel keeps for a client.
         talker.write_all(line.as_bytes()).unwrap();
     }
-    talker.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(read_to_end(&mut talker).unwrap(), b"");
-    drop(deaf); // with a reset, which ends the thread that writes to it
+    drop((talker, deaf)); // with a reset, which ends what writes to them
     assert_stops(server, 2, Vec::new());
 }
 
