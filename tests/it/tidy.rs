@@ -254,7 +254,22 @@ fn names_say_what_is_inside() {
 }
 
 #[test]
-fn the_line_protocol_fits_on_a_page() {
-    let length = read("examples/line_server.rs").lines().count();
-    assert!(length < LONGEST_EXAMPLE, "{length} lines");
+fn every_example_fits_on_a_page_and_is_named() {
+    let mut examples = files("examples", "rs");
+    examples.retain(|path| path.components().count() == 2);
+    assert!(examples.len() >= 7, "{examples:?}");
+    let too_long = |text: &str| -> Vec<String> {
+        let length = text.lines().count();
+        let long = length >= LONGEST_EXAMPLE;
+        long.then(|| format!("{length} lines"))
+            .into_iter()
+            .collect()
+    };
+    assert_eq!(too_long(&"\n".repeat(60)), ["60 lines"]);
+    assert!(too_long(&"\n".repeat(59)).is_empty());
+    check(&examples, too_long);
+    let readme = read("README.md");
+    let is_named = |path: &&PathBuf| readme.contains(&format!("]({})", path.display()));
+    let unnamed: Vec<_> = examples.iter().filter(|path| !is_named(path)).collect();
+    assert!(unnamed.is_empty(), "README.md does not name {unnamed:?}");
 }

@@ -22,9 +22,13 @@ use words::{count, duration, duration_or_zero, size};
 #[derive(Debug, Parser)]
 #[command(name = "lastecho-ping", version, max_term_width = 100)]
 pub(crate) struct Options {
-    /// Whom to ask: IP:PORT, [IPv6]:PORT, HOST:PORT, PORT or :PORT (loopback), IP or HOST (port
-    /// 48879)
-    #[arg(value_name = "ADDR", default_value = "127.0.0.1:48879", value_parser = target)]
+    // Not a doc comment: rustdoc would take the brackets for a link.
+    #[arg(
+        value_name = "ADDR",
+        default_value = "127.0.0.1:48879",
+        value_parser = target,
+        help = "Whom to ask: IP:PORT, [IPv6]:PORT, HOST:PORT, PORT or :PORT (loopback), IP or HOST (port 48879)"
+    )]
     pub(crate) target: Address,
 
     /// Stop after N messages on each connection [default: go on until a signal]

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::process::Command;
 
-fn start(name: &str) -> Server {
+pub(super) fn start(name: &str) -> Server {
     let mut command = Command::new(example(name));
     command.arg("127.0.0.1:0");
     Server::spawn(command, 1)

@@ -95,3 +95,24 @@ fn what_cannot_be_asked_for_is_refused_in_one_line() {
         );
     }
 }
+
+#[test]
+fn the_readme_has_a_row_for_every_option_and_every_count() {
+    let readme = include_str!("../../../README.md");
+    let section = readme.split("\n## lastecho-ping\n").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let help = run_to_end(&mut command("7", "--help"), b"").stdout;
+    let help = String::from_utf8(help).unwrap();
+    let lines = help.lines().filter(|line| line.starts_with("  -"));
+    let options =
+        lines.filter_map(|line| line.split_whitespace().find(|word| word.starts_with("--")));
+    let options: Vec<_> = options.collect();
+    assert!(options.len() > 8, "{help}");
+    let server = lastecho(&[]);
+    let pinged = ping(server.address(), CHECK);
+    let counts = pinged.counts.keys().map(String::as_str);
+    for name in options.into_iter().chain(counts) {
+        let row = |line: &str| line.starts_with("| `") && line.contains(name);
+        assert!(section.lines().any(row), "no row for {name}");
+    }
+}
