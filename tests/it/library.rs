@@ -1,5 +1,6 @@
 //! The library in process: what its user may rely on.
 
+mod events;
 mod floods;
 mod handlers;
 mod limits;
