@@ -6,7 +6,6 @@ use crate::link::{Link, Received, idle_error};
 use crate::listener;
 use crate::stop::Stop;
 use crate::sync::Arc;
-use crate::sync::atomic::AtomicBool;
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sys;
 use crate::terms::Terms;
@@ -126,12 +125,7 @@ impl Connection {
             }
         };
         listener::set_options(SockRef::from(&socket), poll)?;
-        let terms = Terms {
-            stop: stop.clone(),
-            cut: AtomicBool::new(false),
-            poll,
-            idle: None,
-        };
+        let terms = Terms::new(stop, poll);
         let link = Link::new(1, socket, peer, Arc::new(terms));
         Ok((Self::new(Arc::new(link)), client))
     }
@@ -184,12 +178,16 @@ impl Connection {
     #[allow(clippy::should_implement_trait)] // an iterator could not return the error
     pub fn next(&mut self) -> io::Result<bool> {
         if self.start < self.end {
-            let more = self.allowance()? > 0;
-            if !more {
+            let bytes = usize::try_from(self.allowance()?)
+                .unwrap_or(usize::MAX)
+                .min(self.end - self.start);
+            if bytes > 0 {
+                self.link.begin_request(bytes);
+            } else {
+                self.link.end_request();
                 self.ending = Some(Ending::Stopped);
             }
-            self.link.busy.store(more, Relaxed);
-            return Ok(more);
+            return Ok(bytes > 0);
         }
         let mut buffer = self.take_buffer();
         let outcome = self.await_bytes(&mut buffer);
@@ -250,7 +248,7 @@ impl Connection {
 
     /// Reads between requests. Zero sets `ending`.
     fn await_bytes(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.link.busy.store(false, Relaxed);
+        self.link.end_request();
         let mut early = Early::default();
         while self.ending.is_none() {
             let room = usize::try_from(self.allowance()?)
@@ -262,7 +260,7 @@ impl Connection {
             }
             match self.link.receive(&mut buf[..room], &mut self.eager)? {
                 Received::Bytes(count) => {
-                    self.link.busy.store(true, Relaxed);
+                    self.link.begin_request(count);
                     return Ok(count);
                 }
                 Received::End => self.ending = Some(Ending::PeerClosed),

@@ -30,15 +30,12 @@ const SPARE: usize = 16;
 /// trouble of the system and wait.
 const LOST_IN_A_ROW: u32 = 16;
 
-pub(crate) type Observer = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
-
 /// What all threads of one server share.
 pub(crate) struct Crew<'env, F> {
     pub(crate) ports: Vec<Port>,
     pub(crate) table: Arc<Table>,
     pub(crate) terms: Arc<Terms>,
     pub(crate) handler: &'env F,
-    pub(crate) observer: Option<Observer>,
     pub(crate) stack_size: usize,
     /// Stop once so many connections have ended.
     pub(crate) stop_after: Option<u64>,
@@ -60,15 +57,6 @@ impl<F> Crew<'_, F>
 where
     F: Fn(&mut Connection) -> io::Result<()> + Sync,
 {
-    pub(crate) fn tell(&self, event: &Event<'_>) {
-        if let Some(observer) = &self.observer
-            && let Err(message) = panics::caught(|| observer(event))
-        {
-            let level = self.seldom.level(log::Level::Error);
-            log::log!(level, "the observer panicked: {message}");
-        }
-    }
-
     /// Sees to it that a thread waits for clients on every port. Where none
     /// can be started, those that serve come back, and this is tried again.
     pub(crate) fn keep_accepting<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
@@ -92,7 +80,8 @@ where
             thread
                 .stack_size(self.stack_size)
                 .spawn_scoped(scope, move || {
-                    let _counted = Counted(&self.table);
+                    let _counted = Counted(&self.table, &self.terms);
+                    self.terms.tell(|| Event::ThreadStarted);
                     self.accept(scope, port);
                 })
         });
@@ -178,7 +167,7 @@ where
                 if self.terms.is_cut() {
                     link.cut(); // it may have come too late for the cut of all
                 }
-                self.tell(&Event::Accepted { id: link.id, peer });
+                self.terms.tell(|| Event::Accepted { id: link.id, peer });
                 let outcome = self.handle(&link);
                 self.close(&link, outcome);
             }
@@ -202,6 +191,12 @@ where
         let mut conn = Connection::new(Arc::clone(link));
         // The error is put into words in here too: it may be the handler's own type.
         let returned = panics::caught(|| (self.handler)(&mut conn).map_err(|e| e.to_string()));
+        if let Err(message) = &returned {
+            self.terms.tell(|| Event::Panicked {
+                id: link.id,
+                message,
+            });
+        }
         let ending = conn.ending();
         drop(conn);
         self.table.release();
@@ -250,7 +245,7 @@ where
         let ended = self.table.leave(link, outcome);
         let snapshot = link.snapshot();
         log::debug!("{snapshot}: {outcome}");
-        self.tell(&Event::Closed {
+        self.terms.tell(|| Event::Closed {
             id: link.id,
             peer: link.peer,
             outcome,
@@ -288,11 +283,13 @@ fn turn_away(socket: &TcpStream) {
     }
 }
 
-/// Counts a thread out, however it ends.
-struct Counted<'a>(&'a Table);
+/// A thread that was counted in; counts it out, however it ends.
+struct Counted<'a>(&'a Table, &'a Terms);
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
+        // First: the server has ended when the last thread is counted out.
+        self.1.tell(|| Event::ThreadRetired);
         self.0.thread_ended();
     }
 }

@@ -40,7 +40,7 @@ where
     let deadline = Deadline::from(drain_timeout).earlier(crew.terms.stop.cut_at());
     let mut door = Some(Door::close_slowly(crew, grace));
     let left = crew.table.begin_stop();
-    crew.tell(&Event::Stopping { left, deadline });
+    crew.terms.tell(|| Event::Stopping { left, deadline });
     let mut next_word = seen + WORD;
     loop {
         let slice = if door.is_some() { DOOR_SLICE } else { SLICE };
@@ -76,7 +76,7 @@ where
     F: Fn(&mut Connection) -> io::Result<()> + Sync,
 {
     crew.terms.cut.store(true, Ordering::Relaxed);
-    crew.tell(&Event::Cutting {
+    crew.terms.tell(|| Event::Cutting {
         left: crew.table.len(),
     });
     crew.table.cut_all();
@@ -88,7 +88,7 @@ where
     F: Fn(&mut Connection) -> io::Result<()> + Sync,
 {
     let oldest = crew.table.oldest();
-    crew.tell(&Event::Draining {
+    crew.terms.tell(|| Event::Draining {
         left: crew.table.len(),
         oldest: oldest.as_ref(),
         deadline,

@@ -15,6 +15,7 @@
 
 use crate::deadline::Deadline;
 use crate::early::Early;
+use crate::event::Event;
 use crate::link::Link;
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::thread;
@@ -74,6 +75,7 @@ fn try_in_order(link: &Link) -> End {
     if link.broken.load(Relaxed) || link.shut(Shutdown::Write).is_err() {
         return End::Reset;
     }
+    link.terms.tell(|| Event::Lingering { id: link.id });
     let end = Linger::new(link).wait();
     // What came since the last look; unread it would turn our close into a reset.
     discard(link);

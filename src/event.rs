@@ -7,8 +7,51 @@ use std::time::Duration;
 
 /// Something that happened in a server's life.
 ///
-/// Told to the observer (see `Server::observe`) on the thread on which it
-/// happened, so an observer should be quick and must not block.
+/// Told to the observer (see [`Server::observe`](crate::Server::observe)) on
+/// the thread on which it happened and with no lock held. That thread waits for
+/// the observer, so an observer should be quick and must not block. Without an
+/// observer each event costs one branch that is not taken.
+///
+/// A connection's life, told by its own thread and so in this order:
+///
+/// ```text
+/// Accepted ─► ( Request ─► Reply … ─► Waiting )… ─► [ Panicked ] ─► [ Lingering ] ─► Closed
+/// ```
+///
+/// Threads are `ThreadStarted`, serve any number of connections one after the
+/// other, and are `ThreadRetired`. A server's life is told by the thread that
+/// is in [`Server::run`](crate::Server::run): `Ready ─► Stopping ─► Draining …
+/// ─► [ Cutting ]`. What different threads tell may come in any order: a
+/// connection that notices the cut at once is `Closed` before `Cutting`. One
+/// that is [`Outcome::Limited`] is never `Accepted`.
+///
+/// As metrics, with one counter each and no lock:
+///
+/// ```
+/// use lastecho::{Event, Server};
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+///
+/// #[derive(Default)]
+/// struct Metrics { open: AtomicU64, requests: AtomicU64, sent: AtomicU64 }
+///
+/// # fn main() -> std::io::Result<()> {
+/// let metrics = Arc::new(Metrics::default());
+/// let ours = Arc::clone(&metrics);
+/// let server = Server::bind("127.0.0.1:0")?.observe(move |event| {
+///     match event {
+///         Event::Accepted { .. } => ours.open.fetch_add(1, Relaxed),
+///         Event::Closed { .. } => ours.open.fetch_sub(1, Relaxed),
+///         Event::Request { .. } => ours.requests.fetch_add(1, Relaxed),
+///         Event::Reply { bytes, .. } => ours.sent.fetch_add(*bytes as u64, Relaxed),
+///         _ => 0,
+///     };
+/// });
+/// # Ok(())
+/// # }
+/// ```
+/// (With [`max_per_peer`](crate::Server::max_per_peer), leave out what is
+/// [`Outcome::Limited`]: it was never accepted.)
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -23,6 +66,44 @@ pub enum Event<'a> {
         id: u64,
         /// The client's address.
         peer: SocketAddr,
+    },
+    /// A request begins: [`next`](crate::Connection::next) or
+    /// [`receive`](crate::Connection::receive) gives the handler bytes. What it
+    /// reads inside the request is not told.
+    Request {
+        /// The connection's number.
+        id: u64,
+        /// The bytes that are there to begin with.
+        bytes: usize,
+    },
+    /// A handler wrote something, and the kernel has all of it. Told by the
+    /// thread that wrote; a [`Writer`](crate::Writer)'s may come at any time, even after
+    /// `Closed`.
+    Reply {
+        /// The connection's number.
+        id: u64,
+        /// The bytes of this one `write`.
+        bytes: usize,
+    },
+    /// A request is over: the handler asks for the next one. (From its
+    /// acceptance to its first request a connection waits, too.)
+    Waiting {
+        /// The connection's number.
+        id: u64,
+    },
+    /// A handler panicked; see also [`Outcome::Panicked`].
+    Panicked {
+        /// The connection's number.
+        id: u64,
+        /// The panic's message.
+        message: &'a str,
+    },
+    /// The handler is done and our FIN is out, after the last byte; the
+    /// connection lingers until its peer has everything. Not told of one that
+    /// was cut or reset before.
+    Lingering {
+        /// The connection's number.
+        id: u64,
     },
     /// A connection was closed. (One that is [limited](Outcome::Limited) was
     /// never told as accepted.)
@@ -56,11 +137,16 @@ pub enum Event<'a> {
         /// Whether they were already: then a handler ignores its connection.
         cut: bool,
     },
-    /// The grace is over: what is left is cut now.
+    /// The grace is over: what is left is cut now. Those that linger are left
+    /// to themselves; each one's [`Outcome`] tells.
     Cutting {
         /// Connections that are alive.
         left: usize,
     },
+    /// A thread of the server began to wait for clients.
+    ThreadStarted,
+    /// A thread of the server ends; before `run` returns, each has.
+    ThreadRetired,
 }
 
 /// How a connection ended.

@@ -102,6 +102,7 @@ mod event;
 pub mod guide {}
 #[cfg(feature = "handover")]
 pub mod handover;
+mod idle;
 #[cfg(feature = "handover")]
 mod inherited;
 pub mod limits;

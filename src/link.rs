@@ -4,7 +4,8 @@
 use crate::deadline::Deadline;
 use crate::eager::Eager;
 use crate::early::Early;
-use crate::event::{Snapshot, State};
+use crate::event::{Event, Snapshot, State};
+use crate::idle::Idle;
 use crate::lock::lock;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -49,16 +50,13 @@ pub(crate) struct Link {
     pub(crate) discarded: AtomicU64,
     /// Our FIN is in the send queue, or was.
     fin: AtomicBool,
-    /// Inside a request.
-    pub(crate) busy: AtomicBool,
+    /// Inside a request. Only the connection's own thread writes it.
+    busy: AtomicBool,
     /// The socket failed: the peer's reset, or the network's.
     pub(crate) broken: AtomicBool,
     /// The idle timeout ended it.
     pub(crate) timed_out: AtomicBool,
-    /// When a byte last moved, in microseconds since `opened`.
-    moved: AtomicU64,
-    /// Length of the send queue a tick ago.
-    queued: AtomicU64,
+    idle: Idle,
     phase: Mutex<Phase>,
     cut_now: Condvar,
     /// Held over a whole write, so that two writers' bytes do not mix.
@@ -67,6 +65,7 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new(id: u64, socket: TcpStream, peer: SocketAddr, terms: Arc<Terms>) -> Self {
+        let idle = Idle::new(terms.idle);
         Self {
             id,
             peer,
@@ -81,8 +80,7 @@ impl Link {
             busy: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             timed_out: AtomicBool::new(false),
-            moved: AtomicU64::new(0),
-            queued: AtomicU64::new(0),
+            idle,
             phase: Mutex::new(Phase::Open),
             cut_now: Condvar::new(),
             writing: Mutex::new(()),
@@ -113,19 +111,18 @@ impl Link {
         }
     }
 
-    /// Restarts the idle clock. Without an idle timeout there is none.
-    pub(crate) fn touch(&self) {
-        if self.terms.idle.is_some() {
-            let now = u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX);
-            self.moved.store(now, Relaxed);
-        }
+    /// The handler is given a request, or its first bytes.
+    pub(crate) fn begin_request(&self, bytes: usize) {
+        self.busy.store(true, Relaxed);
+        self.terms.tell(|| Event::Request { id: self.id, bytes });
     }
 
-    /// What is left of the idle timeout; `None` where there is none.
-    fn idle_left(&self) -> Option<Duration> {
-        let moved = Duration::from_micros(self.moved.load(Relaxed));
-        let quiet = self.opened.elapsed().saturating_sub(moved);
-        self.terms.idle.map(|idle| idle.saturating_sub(quiet))
+    /// The handler asks for the next request.
+    pub(crate) fn end_request(&self) {
+        if self.busy.load(Relaxed) {
+            self.busy.store(false, Relaxed);
+            self.terms.tell(|| Event::Waiting { id: self.id });
+        }
     }
 
     /// One look at the socket.
@@ -133,7 +130,7 @@ impl Link {
     /// Blocks for at most one tick, or for what is left of the idle timeout;
     /// bytes, FIN, a reset and [`cut`](Self::cut) wake it.
     pub(crate) fn receive(&self, buf: &mut [u8], eager: &mut Eager) -> io::Result<Received> {
-        let left = self.idle_left();
+        let left = self.idle.left();
         let ending = left.filter(|&left| left < self.terms.tick());
         // Even when the time is over: what came while the handler was busy is
         // no silence.
@@ -148,7 +145,7 @@ impl Link {
             Ok(0) if self.broken.load(Relaxed) => Err(ErrorKind::ConnectionReset.into()),
             Ok(0) => Ok(Received::End),
             Ok(count) => {
-                self.touch();
+                self.idle.restart();
                 Ok(Received::Bytes(count))
             }
             Err(error) if sys::is_tick(&error) => self.nothing_received(),
@@ -166,20 +163,15 @@ impl Link {
     /// A tick passed in which we moved nothing. Says whether the idle timeout is over.
     ///
     /// The supervisor cuts at once; this notices where there is none
-    /// (`Connection::pair`). Bytes also move when the peer takes what we wrote
-    /// long ago: then the send queue is shorter than a tick ago.
+    /// (`Connection::pair`).
     fn nothing(&self) -> io::Result<bool> {
         if self.terms.is_cut() {
             self.cut();
             return Err(cut_error());
         }
-        if self.terms.idle.is_some() {
-            let queued = sys::unacknowledged(&self.socket).unwrap_or(0);
-            if queued < self.queued.swap(queued, Relaxed) {
-                self.touch();
-            }
-        }
-        let over = self.idle_left() == Some(Duration::ZERO);
+        self.idle
+            .look_at_queue(|| sys::unacknowledged(&self.socket).unwrap_or(0));
+        let over = self.idle.left() == Some(Duration::ZERO);
         if over {
             self.timed_out.store(true, Relaxed);
         }
@@ -192,7 +184,14 @@ impl Link {
     ///
     /// Blocks while the peer takes nothing; room, a reset, the idle timeout
     /// and [`cut`](Self::cut) wake it. An error is final.
-    pub(crate) fn send_all(&self, mut buf: &[u8]) -> io::Result<()> {
+    pub(crate) fn send_all(&self, buf: &[u8]) -> io::Result<()> {
+        self.send_whole(buf)?;
+        let (id, bytes) = (self.id, buf.len());
+        self.terms.tell(|| Event::Reply { id, bytes });
+        Ok(())
+    }
+
+    fn send_whole(&self, mut buf: &[u8]) -> io::Result<()> {
         let _whole = lock(&self.writing);
         let mut early = Early::default();
         while !buf.is_empty() {
@@ -214,7 +213,7 @@ impl Link {
             Ok(0) => Err(ErrorKind::WriteZero.into()),
             Ok(count) => {
                 self.sent.fetch_add(count as u64, Relaxed);
-                self.touch();
+                self.idle.restart();
                 Ok(count)
             }
             Err(error) if sys::is_tick(&error) => self.no_room().map(|()| 0),
@@ -228,7 +227,7 @@ impl Link {
         if self.nothing()? {
             return Err(idle_error());
         }
-        if let Some(left) = self.idle_left().filter(|&left| left < self.terms.tick()) {
+        if let Some(left) = self.idle.left().filter(|&left| left < self.terms.tick()) {
             sys::wait_writable(&self.socket, left);
         }
         Ok(())

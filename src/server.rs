@@ -1,7 +1,7 @@
 //! A server: listeners, one thread per live connection, and a graceful stop.
 
 use crate::connection::Connection;
-use crate::crew::{Crew, Observer};
+use crate::crew::Crew;
 use crate::drain;
 use crate::episode::Seldom;
 use crate::event::Event;
@@ -12,11 +12,10 @@ use crate::lock::lock;
 use crate::port::Port;
 use crate::report::Report;
 use crate::stop::Stop;
-use crate::sync::atomic::AtomicBool;
 use crate::sync::thread;
 use crate::sync::{Arc, Mutex};
 use crate::table::{Limits, Table};
-use crate::terms::Terms;
+use crate::terms::{Observer, Terms};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
@@ -229,7 +228,8 @@ impl Server {
     }
 
     /// Tells `observer` what happens, on the thread on which it happens: it
-    /// should be quick and must not block.
+    /// should be quick and must not block. [`Event`] says what, and what it
+    /// costs. Its panic is caught and logged, and changes nothing for clients.
     #[must_use]
     pub fn observe(mut self, observer: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
         self.observer = Some(Arc::new(observer));
@@ -281,7 +281,7 @@ impl Server {
                 return Err(error);
             }
             *lock(&serving) = true;
-            crew.tell(&Event::Ready {
+            crew.terms.tell(|| Event::Ready {
                 addresses: live.addresses(),
             });
             // Nobody is served before that was told.
@@ -332,10 +332,9 @@ impl Server {
             .map(Listener::duplicate)
             .transpose()?;
         let terms = Terms {
-            stop: stop.clone(),
-            cut: AtomicBool::new(false),
-            poll,
             idle: self.idle_timeout,
+            observer: self.observer,
+            ..Terms::new(stop, poll)
         };
         for listener in &self.listeners {
             listener.prepare(terms.tick())?;
@@ -349,7 +348,6 @@ impl Server {
             table: self.table,
             terms: Arc::new(terms),
             handler,
-            observer: self.observer,
             stack_size: self.stack_size,
             stop_after: self.stop_after,
             spare: Mutex::new(spare),

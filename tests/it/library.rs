@@ -1,6 +1,7 @@
 //! The library in process: what its user may rely on.
 
 mod embedded;
+mod events;
 mod floods;
 mod handlers;
 mod limits;

@@ -32,3 +32,4 @@ mod rejects;
 mod signals;
 mod storm;
 mod tidy;
+mod timeline;

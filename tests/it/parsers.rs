@@ -245,7 +245,7 @@ fn any_text_is_the_count_that_it_says_or_a_mistake() {
 
 /// Words of a command line, right and wrong ones.
 fn words() -> impl Strategy<Value = Vec<String>> {
-    let option = "--(poll|drain-timeout|idle-timeout|max-connections|max-per-peer|delay|exit-after|buffer|log-level|log-file|quiet|verbose|x)(=.{0,6})?";
+    let option = "--(poll|drain-timeout|idle-timeout|max-connections|max-per-peer|delay|exit-after|buffer|log-level|log-file|timeline|quiet|verbose|x)(=.{0,6})?";
     let word = prop_oneof![option, "-[qvx]{1,3}", "[0-9]{1,6}(ms|s|KiB)?", ".{0,12}"];
     proptest::collection::vec(word, 1..5)
 }

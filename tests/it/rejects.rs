@@ -1,6 +1,7 @@
 //! What cannot be done is refused in one line that names it, with the right status.
 
 use crate::harness::{Program, run_to_end};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::ffi::{OsStr, OsString};
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
@@ -134,6 +135,7 @@ fn an_option_without_its_value_is_refused() {
         "--buffer",
         "--log-level",
         "--log-file",
+        "--timeline",
     ] {
         refused_words(USAGE, &format!("0 {option}"), &[option]);
     }
@@ -168,6 +170,7 @@ fn an_option_given_twice_is_refused() {
         ("--buffer", "1KiB"),
         ("--log-level", "info"),
         ("--log-file", "/dev/null"),
+        ("--timeline", "/dev/null"),
     ] {
         refused_words(
             USAGE,
@@ -234,6 +237,19 @@ fn a_log_file_that_cannot_be_opened_is_named() {
     for path in [missing.as_path(), directory.path()] {
         let path = path.to_str().unwrap();
         refused_words(CANNOT, &format!("--log-file {path} 0"), &[path]);
+    }
+}
+
+/// Nor does it wait for somebody who reads a pipe.
+#[test]
+fn a_timeline_that_cannot_be_opened_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("missing/life.svg");
+    let pipe = directory.path().join("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    for path in [missing.as_path(), directory.path(), pipe.as_path()] {
+        let path = path.to_str().unwrap();
+        refused_words(CANNOT, &format!("--timeline {path} 0"), &["timeline", path]);
     }
 }
 

@@ -4,7 +4,7 @@
 use super::{LONG, explore, must_break};
 use crate::event::Outcome;
 use crate::stop::Stop;
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use crate::sync::{Arc, thread};
 use crate::table::{Admission, Limits, Room, Table};
 use crate::terms::Terms;
@@ -13,12 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 fn terms() -> Arc<Terms> {
-    Arc::new(Terms {
-        stop: Stop::new(),
-        cut: AtomicBool::new(false),
-        poll: LONG,
-        idle: None,
-    })
+    Arc::new(Terms::new(&Stop::new(), LONG))
 }
 
 fn table(served: usize, per_peer: Option<usize>) -> Arc<Table> {

@@ -82,6 +82,10 @@ pub(crate) struct Options {
     #[arg(long, allow_hyphen_values = true, value_name = "SIZE", default_value = "60KiB", value_parser = size)]
     pub(crate) buffer: usize,
 
+    /// Draw what happened, a row a connection, into this SVG file at exit
+    #[arg(long, allow_hyphen_values = true, value_name = "FILE.svg")]
+    pub(crate) timeline: Option<PathBuf>,
+
     /// Log only warnings and errors
     #[arg(short, long, conflicts_with_all = ["verbose", "log_level"])]
     quiet: bool,

@@ -6,6 +6,7 @@ mod logging;
 mod manager;
 mod outlet;
 mod restart;
+mod timeline;
 
 use anyhow::{Context, Result};
 use cli::{Options, words};
@@ -24,6 +25,7 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use timeline::Timeline;
 
 /// Something was cut or refused.
 const NOT_CLEAN: u8 = 3;
@@ -80,13 +82,14 @@ impl Running {
 fn serve(options: &Options) -> Result<Report> {
     let mut inherited = handover::inherited().context("what was passed cannot be used")?;
     let program = Program::this(); // who needs it may complain
+    let timeline = Timeline::open(options.timeline.as_deref())?;
     let log = logging::start(options.level(), options.log_file.as_deref())?;
     let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let stdout = Outlet::new(stdout).context("cannot start the output's thread")?;
     let raised = limits::raise_descriptors();
     let stop = Stop::new();
     let running = Arc::new(OnceLock::new());
-    let _signals = catch_signals(&stop, Arc::clone(&running), log.clone())?;
+    let _signals = catch_signals(&stop, Arc::clone(&running), log.clone(), timeline.clone())?;
     let server = listen::listen(&options.addresses, &mut inherited)?.take_over(inherited);
     let server = configure(server, options);
     introduce(options);
@@ -96,7 +99,8 @@ fn serve(options: &Options) -> Result<Report> {
     let present = Running::new(&server, program, &stop, options)?;
     let running = running.get_or_init(|| present);
     warn_if_open(running.live.addresses(), options);
-    let server = server.observe(observer(stdout.clone(), running, options.poll));
+    let observer = observer(stdout.clone(), running, options.poll);
+    let server = server.observe(timeline.before(observer));
     let echo = Echo {
         buffer: options.buffer,
         delay: options.delay,
@@ -105,6 +109,7 @@ fn serve(options: &Options) -> Result<Report> {
         .run(&stop, |conn| echo.serve(conn))
         .context("cannot start serving")?;
     log::debug!("{report}");
+    timeline.draw(&report);
     stdout.line(&summary(&report));
     stdout.flush_within(LAST_WORDS);
     log.flush_within(LAST_WORDS);
@@ -158,11 +163,15 @@ fn catch_signals(
     stop: &Stop,
     running: Arc<OnceLock<Running>>,
     log: Outlet,
+    timeline: Timeline,
 ) -> Result<signals::Signals> {
     signals::install_with(stop, &[SIGUSR1, SIGUSR2], move |signal, request| {
         let name = signals::name(signal);
         match request {
-            Request::Stop => log::info!("{name}: stopping"),
+            Request::Stop => {
+                timeline.signal(name);
+                log::info!("{name}: stopping");
+            }
             Request::Cut => log::warn!("{name} again: cutting"),
             Request::Again => {
                 log::error!("{name} once more: leaving at once");

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
 /// Every long option of the command line.
-const OPTIONS: [&str; 14] = [
+const OPTIONS: [&str; 15] = [
     "--poll",
     "--drain-timeout",
     "--idle-timeout",
@@ -18,6 +18,7 @@ const OPTIONS: [&str; 14] = [
     "--delay",
     "--exit-after",
     "--buffer",
+    "--timeline",
     "--quiet",
     "--verbose",
     "--log-level",
