@@ -9,24 +9,21 @@
 use lastecho::handover::{self, Program};
 use lastecho::signals::{self, Request};
 use lastecho::{Connection, Event, Stop};
+use signal_hook::consts::SIGUSR2;
 use std::io::{self, BufRead, Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// The longest line, with its end.
-const LONGEST: u64 = 1024;
 
 fn main() -> io::Result<()> {
     let mut inherited = handover::inherited()?; // before anything else is opened
     let program = Program::this()?;
     let address = std::env::args().nth(1);
-    let address = address.as_deref().unwrap_or("127.0.0.1:48879");
+    let address = address.unwrap_or("127.0.0.1:48879".to_owned());
     // The predecessor's socket if there is one, else a new one.
     let server = inherited.bind(address)?.take_over(inherited);
     let (stop, handover) = (Stop::new(), Arc::new(server.handover()?));
     let ours = stop.clone();
-    let usr2 = signal_hook::consts::SIGUSR2;
-    let _signals = signals::install_with(&stop, &[usr2], move |_, request| {
+    let _signals = signals::install_with(&stop, &[SIGUSR2], move |_, request| {
         if request == Request::Other {
             let (handover, program, stop) = (handover.clone(), program.command(), ours.clone());
             // On a thread of its own: a second signal must not wait for it.
@@ -38,13 +35,10 @@ fn main() -> io::Result<()> {
             });
         }
     })?;
-    let server = server.observe(|event| {
+    let us = std::process::id();
+    let server = server.observe(move |event| {
         if let Event::Ready { addresses } = event {
-            println!(
-                "listening on {}, process {}",
-                addresses[0],
-                std::process::id()
-            );
+            println!("listening on {}, process {us}", addresses[0]);
         }
     });
     println!("{}", server.run(&stop, answer)?);
@@ -56,7 +50,7 @@ fn answer(conn: &mut Connection) -> io::Result<()> {
     let mut line = String::new();
     while conn.next()? {
         line.clear();
-        Read::by_ref(conn).take(LONGEST).read_line(&mut line)?;
+        Read::by_ref(conn).take(1024).read_line(&mut line)?;
         let answer = format!("process {}: {}\n", std::process::id(), line.trim_end());
         conn.write_all(answer.as_bytes())?;
     }

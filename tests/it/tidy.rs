@@ -256,7 +256,9 @@ fn names_say_what_is_inside() {
 #[test]
 fn every_example_fits_on_a_page_and_is_named() {
     let mut examples = files("examples", "rs");
-    examples.retain(|path| path.components().count() == 2);
+    // The ladder's steps have a length of their own: tests/it/ladder.
+    let step = |path: &Path| path.file_name().unwrap().as_encoded_bytes()[0].is_ascii_digit();
+    examples.retain(|path| path.components().count() == 2 && !step(path));
     assert!(examples.len() >= 7, "{examples:?}");
     let too_long = |text: &str| -> Vec<String> {
         let length = text.lines().count();
