@@ -64,4 +64,5 @@ wait "$server"
 say 'The successor serves on. It is a process of its own now; TERM ends it.'
 successor=$(ss -Hltnp "sport = :$PORT" | sed -n 's/.*pid=\([0-9]*\),.*/\1/p')
 run "kill $successor"
-while kill -0 "$successor" 2>/dev/null; do sleep 0.02; done
+# Not `kill -0`: nobody may have buried it yet.
+while readlink "/proc/$successor/exe" >/dev/null; do sleep 0.02; done
