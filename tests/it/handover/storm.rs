@@ -42,7 +42,7 @@ fn await_served(served: &AtomicU64, more: u64) {
 fn fifty_handovers_in_a_storm_lose_nothing() {
     let mut family = Family::start(&["--poll", "100ms", "127.0.0.1:0"]);
     let address = family.address();
-    let youngest = Cell::new(family.youngest());
+    let (youngest, least) = (Cell::new(family.youngest()), Cell::new(u64::MAX));
     let events = |served: &AtomicU64| {
         await_served(served, WITHIN);
         for _ in 0..HANDOVERS {
@@ -51,6 +51,7 @@ fn fifty_handovers_in_a_storm_lose_nothing() {
             youngest.set(family.hand_over());
             assert_eq!(family.wait(predecessor).exit_status(), Some(0));
             let within = served.load(SeqCst) - before;
+            least.set(least.get().min(within));
             await_served(served, WITHIN.saturating_sub(within));
         }
     };
@@ -59,7 +60,11 @@ fn fifty_handovers_in_a_storm_lose_nothing() {
     kept.into_iter().collect::<Kept>().unwrap();
     let told = family.stop();
     assert_eq!(told.len(), HANDOVERS + 1);
-    println!("{served} served by {} processes", told.len());
+    println!(
+        "{served} served by {} processes, at least {} in each handover",
+        told.len(),
+        least.get()
+    );
     for key in ["cut", "refused", "reset", "bytes_lost"] {
         assert_eq!(sum(&told, key), 0, "{key}: {told:?}");
     }
