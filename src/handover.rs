@@ -204,9 +204,7 @@ impl Handover {
         if !*serving {
             return refused(ErrorKind::NotConnected, "this server is not serving");
         }
-        if stop.is_set() {
-            return refused(ErrorKind::Interrupted, "a stop came first");
-        }
+        unless_stopped(stop)?;
         Ok(serving)
     }
 
@@ -229,9 +227,7 @@ impl Handover {
         let heirlooms = bequests.iter().zip(taken);
         let heirlooms = heirlooms.filter(|&(_, &word)| word == TAKEN);
         let mut titles: Vec<_> = heirlooms.map(|(b, _)| lock(&b.title.ours)).collect();
-        if stop.is_set() {
-            return Err(io::Error::new(ErrorKind::Interrupted, "a stop came first"));
-        }
+        unless_stopped(stop)?;
         successor.write_all(&[YOURS])?;
         for ours in &mut titles {
             **ours = false;
@@ -243,6 +239,14 @@ impl Handover {
         stop.set();
         Ok(())
     }
+}
+
+/// A handover ends where a stop comes before its last step.
+fn unless_stopped(stop: &Stop) -> io::Result<()> {
+    if stop.is_set() {
+        return Err(io::Error::new(ErrorKind::Interrupted, "a stop came first"));
+    }
+    Ok(())
 }
 
 /// Passes the listeners and the other end of our socket.
@@ -287,9 +291,7 @@ fn await_ready(
     let mut word = vec![0; count];
     let mut filled = 0;
     while filled < word.len() {
-        if stop.is_set() {
-            return Err(io::Error::new(ErrorKind::Interrupted, "a stop came first"));
-        }
+        unless_stopped(stop)?;
         if deadline.has_passed() {
             return Err(io::Error::new(
                 ErrorKind::TimedOut,

@@ -5,7 +5,9 @@ use crate::harness::{Kept, Program, Server, eventually};
 use crate::storm::{CLIENTS, come_and_go};
 use rustix::process::{Signal, kill_process};
 use std::cell::Cell;
+use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 
@@ -71,6 +73,40 @@ fn fifty_handovers_in_a_storm_lose_nothing() {
     // The storm counts those that it has seen through to the end.
     assert!(sum(&told, "accepted") >= served);
     assert_eq!(sum(&told, "bytes_in"), sum(&told, "bytes_out"));
+}
+
+/// Whether it ends, holds the sockets, or is never ready: the old one serves on.
+#[test]
+fn fifty_successors_that_fail_in_a_storm_lose_nothing() {
+    let options = ["--poll", "100ms", "--handover-timeout", "300ms"];
+    let family = Family::start(&[&options[..], &["127.0.0.1:0"]].concat());
+    let spoil: [fn(&Family); 5] = [
+        |family| family.replace("#!/bin/sh\nexit 7"),
+        |family| family.replace("#!/bin/sh\nkill -SEGV $$"),
+        |family| family.replace("#!/bin/sh\nexec sleep 600"),
+        |family| {
+            family.replace("#!/bin/sh\nexit 0");
+            fs::set_permissions(family.program(), PermissionsExt::from_mode(0o644)).unwrap();
+        },
+        |family| fs::remove_file(family.program()).unwrap(),
+    ];
+    let events = |served: &AtomicU64| {
+        for spoil in spoil.iter().cycle().take(HANDOVERS) {
+            await_served(served, WITHIN);
+            spoil(&family);
+            family.fail_to_hand_over();
+            family.restore();
+        }
+    };
+    let stop = || family.signal(Signal::TERM);
+    let (served, kept) = storm(family.address(), events, stop);
+    kept.into_iter().collect::<Kept>().unwrap();
+    let told = family.stop();
+    println!("{served} served by {} process", told.len());
+    assert_eq!(told.len(), 1);
+    for key in ["cut", "refused", "reset", "bytes_lost"] {
+        assert_eq!(sum(&told, key), 0, "{key}: {told:?}");
+    }
 }
 
 /// The control: a stop and a start instead, as fast as that goes.
