@@ -9,8 +9,8 @@ PACKAGES := netcat-openbsd netcat-traditional ncat telnet socat curl bsdutils st
 TOOLS := nc.openbsd nc.traditional ncat telnet socat curl script logger bash strace ip ss unshare prlimit setpriv redis-server systemd-analyze systemd-socket-activate \
 	$(or $(wildcard /usr/lib/postgresql/*/bin/postgres),postgres)
 # The servers to measure against, and a load generator that is not ours.
-BENCH_PACKAGES := golang-go socat ncat xinetd ucspi-tcp redis-tools
-BENCH_TOOLS := go socat ncat xinetd tcpserver redis-benchmark
+BENCH_PACKAGES := iproute2 util-linux golang-go socat ncat xinetd ucspi-tcp redis-tools
+BENCH_TOOLS := ip unshare go socat ncat xinetd tcpserver redis-benchmark
 BENCH := $(CARGO) run --release --quiet -p lastecho-bench --
 # The rows that `make torture` measured.
 ROWS := $(CURDIR)/target/reliability.rows

@@ -81,6 +81,7 @@ where
                 .stack_size(self.stack_size)
                 .spawn_scoped(scope, move || {
                     let _counted = Counted(&self.table, &self.terms);
+                    sys::take_turns();
                     self.terms.tell(|| Event::ThreadStarted);
                     self.accept(scope, port);
                 })

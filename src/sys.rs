@@ -168,6 +168,22 @@ pub(crate) fn name_thread(name: &str) {
     }
 }
 
+/// From now on the calling thread waits for its turn when it wakes, instead of
+/// interrupting the thread that runs (SCHED_BATCH, sched(7)); its share of the
+/// processor stays the same. Threads that it starts do likewise. Does nothing
+/// where another policy than the usual one was chosen; a failure changes nothing.
+#[allow(unsafe_code)]
+pub(crate) fn take_turns() {
+    // SAFETY: both calls are about the calling thread (0), and read nothing but
+    // the parameter, which lives until they return.
+    unsafe {
+        if libc::sched_getscheduler(0) == libc::SCHED_OTHER {
+            let parameter = libc::sched_param { sched_priority: 0 };
+            libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameter);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,5 +234,38 @@ mod tests {
             recv_now(&socket, &mut [0; 8]).unwrap_err().kind(),
             io::ErrorKind::WouldBlock
         );
+    }
+
+    /// Of the calling thread (proc_pid_stat(5), field 41).
+    fn policy() -> i32 {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        fields.split(' ').nth(38).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn taking_turns_changes_the_usual_policy_only() {
+        let turns = || {
+            take_turns();
+            policy()
+        };
+        std::thread::scope(|scope| {
+            assert_eq!(scope.spawn(turns).join().unwrap(), libc::SCHED_BATCH);
+        });
+        std::thread::scope(|scope| {
+            let idle = scope.spawn(|| {
+                set_idle();
+                turns()
+            });
+            assert_eq!(idle.join().unwrap(), libc::SCHED_IDLE);
+        });
+    }
+
+    #[allow(unsafe_code)]
+    fn set_idle() {
+        let parameter = libc::sched_param { sched_priority: 0 };
+        // SAFETY: as in `take_turns`.
+        let done = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameter) };
+        assert_eq!(done, 0);
     }
 }

@@ -3,6 +3,7 @@
 mod kit;
 mod load;
 mod measure;
+mod network;
 mod options;
 mod pattern;
 mod plot;
@@ -39,11 +40,15 @@ fn main() -> ExitCode {
 
 /// Runs it all and tells; false if lastecho did not keep what it promises.
 fn bench(options: &Options) -> Result<bool> {
+    if !options.here {
+        match network::measure_apart()? {}
+    }
     allow_many_descriptors()?;
     let plan = Plan::new(options)?;
     let entries = plan.run();
     let rows = results::rows(&plan.scenarios, &entries);
-    let mut text = table::text(&rows);
+    let mut text = format!("congestion control: {}\n", network::congestion_control());
+    text += &table::text(&rows);
     list(&mut text, "left out", &plan.omitted);
     list(&mut text, "trouble", &results::troubles(&entries));
     io::stdout().write_all(text.as_bytes())?;

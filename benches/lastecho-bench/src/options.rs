@@ -47,6 +47,10 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) allow_missing: bool,
 
+    /// Measure in this machine's own network, with its settings and filters
+    #[arg(long)]
+    pub(crate) here: bool,
+
     /// Where the CSV and the plot go
     #[arg(long, value_name = "DIR", default_value = "benches/results")]
     pub(crate) results: PathBuf,

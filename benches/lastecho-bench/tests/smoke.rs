@@ -74,6 +74,7 @@ fn every_kind_of_load_measures_something_and_loses_nothing() {
     let svg = std::fs::read_to_string(results.path().join("bench.svg")).unwrap();
     assert!(svg.contains("lastecho") && svg.contains("epoll"));
     let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.starts_with("congestion control: reno\n"), "{table}");
     assert!(table.contains("\nbulk-2: MB/s"), "{table}");
     assert!(!table.contains("trouble"), "{table}");
 }
@@ -114,7 +115,7 @@ fn a_server_that_goes_wrong_later_fails_the_run() {
 fn what_is_not_installed_is_told_with_the_command_that_installs_it() {
     let directory = tempfile::tempdir().unwrap();
     let run = |allow: &[&str]| {
-        let mut arguments = vec!["--only", "go", "--scenario", "echo-1"];
+        let mut arguments = vec!["--here", "--only", "go", "--scenario", "echo-1"];
         arguments.extend(allow);
         // Nothing is installed here.
         let path = directory.path().to_str().unwrap();
