@@ -11,6 +11,8 @@ use crate::pattern;
 use crate::scenario::Scenario;
 use crate::window::Window;
 use anyhow::{Context, Result};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use std::io::{Read, Write};
 use std::iter::Sum;
 use std::net::{SocketAddr, TcpStream};
@@ -79,6 +81,9 @@ pub(crate) fn drive(scenario: Scenario, address: SocketAddr, window: &Window) ->
     let streams: Vec<TcpStream> = (0..connections)
         .map(|number| connect(address).with_context(|| format!("connection {number}")))
         .collect::<Result<_>>()?;
+    for stream in &streams {
+        stream.set_nodelay(true)?;
+    }
     match scenario {
         Scenario::Bulk(_) => bulk::drive(&streams, window),
         Scenario::Idle(_) => Ok(idle::drive(&streams, window)),
@@ -96,13 +101,19 @@ pub(crate) fn drive(scenario: Scenario, address: SocketAddr, window: &Window) ->
     }
 }
 
-/// A connection on which nothing can hang for ever.
+/// A connection on which nothing can hang for ever, in few system calls: one
+/// per echo is made by `cycles`.
 fn connect(address: SocketAddr) -> Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    Ok(stream)
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+    // Bounds the connect, too (socket(7)).
+    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
+    rustix::net::connect(&socket, &address)?;
+    Ok(socket.into())
 }
 
 /// Sends a message and waits for its echo; false when the connection ended.
