@@ -76,6 +76,11 @@ type BeforeServing = Box<dyn FnOnce(&Stop) -> io::Result<()> + Send + Sync>;
 ///    ends with FIN. An idle one notices within one poll interval.
 /// 3. What is left at the drain deadline is cut.
 ///
+/// # Its threads
+/// Where the process has the usual scheduling policy, theirs is `SCHED_BATCH`
+/// (sched(7)): a thread that wakes does not interrupt the one that runs. A
+/// program that a handler starts inherits that.
+///
 /// # What it does not do
 /// It cannot end a handler that looks neither at its connection nor at the
 /// stop: [`run`](Self::run) then waits for it (and says so through
