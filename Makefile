@@ -12,7 +12,9 @@ TOOLS := nc.openbsd nc.traditional ncat telnet socat curl script logger bash str
 BENCH_PACKAGES := iproute2 util-linux golang-go socat ncat xinetd ucspi-tcp redis-tools
 BENCH_TOOLS := ip unshare go socat ncat xinetd tcpserver redis-benchmark
 BENCH := $(CARGO) run --release --quiet -p lastecho-bench --
-# Tests mostly wait, so more of them at once than there are processors.
+# Tests mostly wait, so more of them at once than there are processors. In the
+# background of a script INT is ignored, and what tests start inherits that:
+# hence env.
 TEST_THREADS := $(shell echo $$((2 * $$(nproc))))
 # The rows that `make torture` measured.
 ROWS := $(CURDIR)/target/reliability.rows
@@ -39,7 +41,7 @@ demo: release ## Watch a stop and a restart: a session of 20 seconds
 test: deps check doc ## Everything that CI runs: checks, docs, all tests with real clients
 	$(CARGO) test --no-default-features --lib
 	$(CARGO) build --workspace --examples
-	$(CARGO) test --workspace --lib --bins --tests -- --include-ignored --test-threads=$(TEST_THREADS)
+	env --default-signal $(CARGO) test --workspace --lib --bins --tests -- --include-ignored --test-threads=$(TEST_THREADS)
 	$(CARGO) test --workspace --doc
 	$(MAKE) --no-print-directory models
 
