@@ -119,7 +119,7 @@ impl<'a> Linger<'a> {
 
     fn wait(mut self) -> End {
         loop {
-            let out = sys::unacknowledged(self.link.socket()).unwrap_or(0);
+            let out = sys::unacknowledged(self.link.socket());
             self.note_progress(out);
             match discard(self.link) {
                 Swept::Reset => return End::Reset,

@@ -170,7 +170,7 @@ impl Link {
             return Err(cut_error());
         }
         self.idle
-            .look_at_queue(|| sys::unacknowledged(&self.socket).unwrap_or(0));
+            .look_at_queue(|| sys::unacknowledged(&self.socket));
         let over = self.idle.left() == Some(Duration::ZERO);
         if over {
             self.timed_out.store(true, Relaxed);
@@ -288,12 +288,15 @@ impl Link {
     /// Whether the peer holds this connection: it is served, or the peer had
     /// time to acknowledge what it was sent and did not. Never blocks.
     pub(crate) fn is_held(&self) -> bool {
-        match *lock(&self.phase) {
-            Phase::Lingering(since) => {
-                since.elapsed() > ACKNOWLEDGED && sys::unacknowledged(&self.socket).unwrap_or(0) > 0
-            }
-            Phase::Open | Phase::Cut => true,
-        }
+        let Phase::Lingering(since) = *lock(&self.phase) else {
+            return true;
+        };
+        since.elapsed() > ACKNOWLEDGED && sys::unacknowledged(&self.socket) > 0
+    }
+
+    /// Whether both sides have ended it and the peer has everything. Never blocks.
+    pub(crate) fn is_over(&self) -> bool {
+        sys::is_hung_up(&self.socket) && sys::unacknowledged(&self.socket) == 0
     }
 
     /// Sends FIN after the last byte; `Both` also ends all reading.
@@ -306,9 +309,9 @@ impl Link {
     /// Takes back what the peer has not acknowledged: of a connection that was
     /// cut or reset, nobody can say that it arrived.
     pub(crate) fn settle(&self) {
-        let queued = sys::unacknowledged(&self.socket).unwrap_or(0);
         // The kernel counts our FIN as one byte.
-        let bytes = queued.saturating_sub(u64::from(self.fin.load(Relaxed)));
+        let fin = u64::from(self.fin.load(Relaxed));
+        let bytes = sys::unacknowledged(&self.socket).saturating_sub(fin);
         let bytes = bytes.min(self.sent.load(Relaxed));
         self.sent.fetch_sub(bytes, Relaxed);
         self.unsent.fetch_add(bytes, Relaxed);
@@ -331,8 +334,6 @@ pub(crate) fn idle_error() -> io::Error {
 }
 
 fn cut_error() -> io::Error {
-    io::Error::new(
-        ErrorKind::ConnectionAborted,
-        "cut: the drain deadline passed, or a cut was asked for",
-    )
+    let why = "cut: the drain deadline passed, or a cut was asked for";
+    io::Error::new(ErrorKind::ConnectionAborted, why)
 }

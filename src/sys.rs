@@ -63,18 +63,26 @@ pub(crate) fn pending(socket: &TcpStream) -> io::Result<u64> {
 }
 
 /// Bytes that were written and that the peer has not acknowledged yet; our FIN
-/// counts as one (SIOCOUTQ, tcp(7)).
+/// counts as one (SIOCOUTQ, tcp(7)). Zero where the kernel does not say.
 #[allow(unsafe_code)]
-pub(crate) fn unacknowledged(socket: &TcpStream) -> io::Result<u64> {
+pub(crate) fn unacknowledged(socket: &TcpStream) -> u64 {
     const SIOCOUTQ: rustix::ioctl::Opcode = 0x5411; // the number of TIOCOUTQ
     // SAFETY: SIOCOUTQ writes one C int through its argument and touches
     // nothing else (net/ipv4/tcp.c, tcp_ioctl); `Getter` gives it room for
     // exactly that, and the borrowed socket keeps the descriptor open.
     let count = unsafe {
         let request = rustix::ioctl::Getter::<SIOCOUTQ, std::ffi::c_int>::new();
-        rustix::ioctl::ioctl(socket, request)?
+        rustix::ioctl::ioctl(socket, request)
     };
-    Ok(u64::try_from(count).unwrap_or(0))
+    count.ok().and_then(|n| u64::try_from(n).ok()).unwrap_or(0)
+}
+
+/// Whether both sides have sent FIN, or the connection was reset (POLLHUP,
+/// poll(2)). Never blocks.
+pub(crate) fn is_hung_up(socket: &TcpStream) -> bool {
+    let mut look = [PollFd::new(socket, PollFlags::empty())];
+    let found = poll(&mut look, Some(&Timespec::default()));
+    found.is_ok() && look[0].revents().contains(PollFlags::HUP)
 }
 
 /// Blocks until there is something to read (bytes, FIN or an error) or the
@@ -214,15 +222,26 @@ mod tests {
         while let Ok(n) = socket.write(&chunk) {
             written += n as u64;
         }
-        let left = unacknowledged(&socket).unwrap();
+        let left = unacknowledged(&socket);
         assert!(left > 0 && left <= written, "{left} of {written}");
         socket.shutdown(Shutdown::Write).unwrap();
         let mut all = Vec::new();
         peer.read_to_end(&mut all).unwrap();
         assert_eq!(all.len() as u64, written);
-        while unacknowledged(&socket).unwrap() > 0 {
+        while unacknowledged(&socket) > 0 {
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn hung_up_is_what_both_sides_have_ended() {
+        let (socket, peer) = pair();
+        assert!(!is_hung_up(&socket));
+        peer.shutdown(Shutdown::Write).unwrap();
+        assert!(wait_readable(&socket, Duration::from_secs(5)));
+        assert!(!is_hung_up(&socket));
+        socket.shutdown(Shutdown::Write).unwrap();
+        assert!(is_hung_up(&socket));
     }
 
     #[test]
