@@ -80,28 +80,28 @@ pub(crate) fn unacknowledged(socket: &TcpStream) -> u64 {
 /// Whether both sides have sent FIN, or the connection was reset (POLLHUP,
 /// poll(2)). Never blocks.
 pub(crate) fn is_hung_up(socket: &TcpStream) -> bool {
-    let mut look = [PollFd::new(socket, PollFlags::empty())];
-    let found = poll(&mut look, Some(&Timespec::default()));
-    found.is_ok() && look[0].revents().contains(PollFlags::HUP)
+    wait(socket, PollFlags::empty(), Duration::ZERO).contains(PollFlags::HUP)
 }
 
 /// Blocks until there is something to read (bytes, FIN or an error) or the
 /// timeout passes; a signal may end it early. True where there is something.
 pub(crate) fn wait_readable(socket: impl AsFd, timeout: Duration) -> bool {
-    wait(socket, PollFlags::IN, timeout)
+    !wait(socket, PollFlags::IN, timeout).is_empty()
 }
 
 /// Blocks until there is room to write or an error, like [`wait_readable`].
 pub(crate) fn wait_writable(socket: impl AsFd, timeout: Duration) -> bool {
-    wait(socket, PollFlags::OUT, timeout)
+    !wait(socket, PollFlags::OUT, timeout).is_empty()
 }
 
-fn wait(socket: impl AsFd, event: PollFlags, timeout: Duration) -> bool {
+/// Which of the events there is, or an error or hang-up, within the timeout.
+fn wait(socket: impl AsFd, events: PollFlags, timeout: Duration) -> PollFlags {
     let timeout = Timespec::try_from(timeout).ok();
-    match poll(&mut [PollFd::new(&socket, event)], timeout.as_ref()) {
-        Ok(ready) => ready > 0,
+    let mut look = [PollFd::new(&socket, events)];
+    match poll(&mut look, timeout.as_ref()) {
+        Ok(_) => look[0].revents(),
         // A signal, or no memory for the wait: callers look again either way.
-        Err(_) => false,
+        Err(_) => PollFlags::empty(),
     }
 }
 
@@ -182,14 +182,20 @@ pub(crate) fn name_thread(name: &str) {
 /// where another policy than the usual one was chosen; a failure changes nothing.
 #[allow(unsafe_code)]
 pub(crate) fn take_turns() {
-    // SAFETY: both calls are about the calling thread (0), and read nothing but
-    // the parameter, which lives until they return.
-    unsafe {
-        if libc::sched_getscheduler(0) == libc::SCHED_OTHER {
-            let parameter = libc::sched_param { sched_priority: 0 };
-            libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameter);
-        }
+    // SAFETY: it asks about the calling thread (0) and touches no memory.
+    let usual = unsafe { libc::sched_getscheduler(0) } == libc::SCHED_OTHER;
+    if usual {
+        set_policy(libc::SCHED_BATCH);
     }
+}
+
+/// The calling thread's, one of those without a priority.
+#[allow(unsafe_code)]
+fn set_policy(policy: std::ffi::c_int) {
+    let parameter = libc::sched_param { sched_priority: 0 };
+    // SAFETY: it reads the parameter, which lives until it returns, and changes
+    // nothing but the calling thread's policy (0).
+    unsafe { libc::sched_setscheduler(0, policy, &raw const parameter) };
 }
 
 #[cfg(test)]
@@ -264,27 +270,17 @@ mod tests {
 
     #[test]
     fn taking_turns_changes_the_usual_policy_only() {
-        let turns = || {
+        let policy_after = |chosen| {
+            set_policy(chosen);
+            assert_eq!(policy(), chosen);
             take_turns();
             policy()
         };
+        // On a thread of its own, for a user may not take SCHED_IDLE back.
         std::thread::scope(|scope| {
-            assert_eq!(scope.spawn(turns).join().unwrap(), libc::SCHED_BATCH);
+            let after = scope.spawn(|| [libc::SCHED_OTHER, libc::SCHED_IDLE].map(policy_after));
+            let kept = [libc::SCHED_BATCH, libc::SCHED_IDLE];
+            assert_eq!(after.join().unwrap(), kept);
         });
-        std::thread::scope(|scope| {
-            let idle = scope.spawn(|| {
-                set_idle();
-                turns()
-            });
-            assert_eq!(idle.join().unwrap(), libc::SCHED_IDLE);
-        });
-    }
-
-    #[allow(unsafe_code)]
-    fn set_idle() {
-        let parameter = libc::sched_param { sched_priority: 0 };
-        // SAFETY: as in `take_turns`.
-        let done = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameter) };
-        assert_eq!(done, 0);
     }
 }

@@ -101,8 +101,8 @@ pub(crate) fn drive(scenario: Scenario, address: SocketAddr, window: &Window) ->
     }
 }
 
-/// A connection on which nothing can hang for ever, in few system calls: one
-/// per echo is made by `cycles`.
+/// A connection on which nothing can hang for ever, made in few system calls:
+/// `cycles` makes one for each echo.
 fn connect(address: SocketAddr) -> Result<TcpStream> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::INET,

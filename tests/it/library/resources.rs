@@ -1,6 +1,6 @@
 //! Threads that cannot be had, and what waiting costs.
 
-use super::{Watchdog, alone, ask, echo_lines, local, serve};
+use super::{Watchdog, alone, ask, echo_lines, local, read_line, serve};
 use crate::harness::{WATCHDOG, connect};
 use lastecho::{Connection, Deadline, Event, Stop};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -80,7 +80,7 @@ fn a_server_that_cannot_start_threads_serves_with_what_it_has_and_comes_back() {
         second.set_read_timeout(Some(WATCHDOG)).unwrap();
         assert_eq!(ask(&mut first, "still here\n"), "still here\n");
         drop(first);
-        assert_eq!(super::read_line(&mut second), "second\n");
+        assert_eq!(read_line(&mut second), "second\n");
         // With memory again, many are served at once.
         assert_eq!(ask(&mut second, "more\n"), "more\n");
         let mut many: Vec<_> = (0..5).map(|_| running.connect()).collect();
@@ -145,4 +145,22 @@ fn a_run_that_fails_half_way_does_not_wait_for_its_clients() {
         let failed = ended.recv_timeout(WATCHDOG / 4);
         assert_eq!(failed, Ok(true), "run {turn} of 200");
     }
+}
+
+/// The policy of the thread that asks (proc_pid_stat(5), field 41).
+fn policy() -> String {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    fields.split(' ').nth(38).unwrap().to_owned()
+}
+
+#[test]
+fn a_servers_threads_take_turns() {
+    let handler = |conn: &mut Connection| writeln!(conn, "{}", policy());
+    let (_, theirs) = serve(local(), handler, |running| {
+        read_line(&mut running.connect())
+    });
+    // SCHED_BATCH instead of SCHED_OTHER; another one stays.
+    let expected = policy().replace('0', "3");
+    assert_eq!(theirs, expected + "\n");
 }
