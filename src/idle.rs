@@ -48,8 +48,10 @@ impl Idle {
 
     /// What is left of the limit; `None` where there is none.
     pub(crate) fn left(&self) -> Option<Duration> {
-        let moved = Duration::from_micros(self.moved.load(Relaxed));
-        let quiet = self.opened.elapsed().saturating_sub(moved);
-        self.limit.map(|limit| limit.saturating_sub(quiet))
+        self.limit.map(|limit| {
+            let moved = Duration::from_micros(self.moved.load(Relaxed));
+            let quiet = self.opened.elapsed().saturating_sub(moved);
+            limit.saturating_sub(quiet)
+        })
     }
 }

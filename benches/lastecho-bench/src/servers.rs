@@ -42,11 +42,17 @@ pub(crate) const OURS: &str = "lastecho";
 /// Most connections of a server that starts a process for each.
 const FORKS: usize = 100;
 
-pub(crate) const ALL: [Server; 10] = [
+pub(crate) const ALL: [Server; 11] = [
     Server {
         name: OURS,
         source: Source::Lastecho,
         arguments: &["--quiet", "127.0.0.1:{port}"],
+        limits: Limits::None,
+    },
+    Server {
+        name: "bare",
+        source: Source::Beside("peer-bare"),
+        arguments: &["127.0.0.1:{port}"],
         limits: Limits::None,
     },
     Server {
