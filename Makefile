@@ -27,7 +27,7 @@ RACES := tests:: library:: jobs:: exactness:: ending:: accounts:: storm::
 TSAN := RUSTFLAGS=-Zsanitizer=thread $(CARGO) +nightly
 TSAN_FLAGS := -Zbuild-std --target x86_64-unknown-linux-gnu --target-dir target/tsan
 
-.PHONY: help run demo test ladder torture soak models miri tsan check deps doc release bench bench-quick bench-scaling bench-deps
+.PHONY: help run demo test ladder torture soak models miri tsan check deps doc release peers bench bench-quick bench-scaling bench-deps
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -83,13 +83,17 @@ doc: ## Build the documentation; warnings are errors
 release: ## Build the program as it is measured
 	$(CARGO) build --release --quiet
 
-bench: release ## Measure against other echo servers; some 25 minutes, results in benches/results
+# `cargo run` builds the runner alone, without the peers beside it.
+peers: release
+	$(CARGO) build --release --quiet -p lastecho-bench
+
+bench: peers ## Measure against other echo servers; some 25 minutes, results in benches/results
 	$(BENCH) $(ARGS)
 
-bench-quick: release ## The same with one short round, in two minutes, to see that it works
+bench-quick: peers ## The same with one short round, in two minutes, to see that it works
 	$(BENCH) --quick $(ARGS)
 
-bench-scaling: release ## Cost and memory per connection, from 1 to 8,000 of them
+bench-scaling: peers ## Cost and memory per connection, from 1 to 8,000 of them
 	$(BENCH) --scaling --only lastecho,go,tokio,epoll $(ARGS)
 
 # Installs the packages $(1) unless the programs $(2) are there; servers are
