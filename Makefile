@@ -83,8 +83,7 @@ doc: ## Build the documentation; warnings are errors
 release: ## Build the program as it is measured
 	$(CARGO) build --release --quiet
 
-# `cargo run` builds the runner alone, without the peers beside it.
-peers: release
+peers: release ## Build the servers to measure against, which `cargo run` does not
 	$(CARGO) build --release --quiet -p lastecho-bench
 
 bench: peers ## Measure against other echo servers; some 25 minutes, results in benches/results
