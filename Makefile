@@ -86,14 +86,17 @@ release: ## Build the program as it is measured
 peers: release ## Build the servers to measure against, which `cargo run` does not
 	$(CARGO) build --release --quiet -p lastecho-bench
 
+# A whole run is published, a part of one is not.
+PUBLISH := $(if $(ARGS),,--results benches/results)
+
 bench: peers ## Measure against other echo servers; some 25 minutes, results in benches/results
-	$(BENCH) $(ARGS)
+	$(BENCH) $(PUBLISH) $(ARGS)
 
 bench-quick: peers ## The same with one short round, in two minutes, to see that it works
 	$(BENCH) --quick $(ARGS)
 
 bench-scaling: peers ## Cost and memory per connection, from 1 to 8,000 of them
-	$(BENCH) --scaling --only lastecho,go,tokio,epoll $(ARGS)
+	$(BENCH) --scaling --only lastecho,go,tokio,epoll $(PUBLISH) $(ARGS)
 
 # Installs the packages $(1) unless the programs $(2) are there; servers are
 # not on everybody's PATH.

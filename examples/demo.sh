@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A session of a minute: what a stop and a restart look like. `make demo`.
+# A short session: what a stop and a restart look like. `make demo`.
 #
 # Each command is shown as it is run. Where the programs are: $PROGRAMS; where
 # to listen: $PORT.

@@ -200,7 +200,7 @@ where
         }
         let ending = conn.ending();
         drop(conn);
-        self.table.release();
+        self.table.release(link);
         let end = ending::end_in_order(link);
         if end != End::Fin {
             link.settle();

@@ -151,7 +151,8 @@ impl<'a> Linger<'a> {
         if out < self.least_out {
             self.least_out = out;
             self.limit = match out {
-                0 => Deadline::after(LINGER),
+                // Only our FIN may be unacknowledged.
+                0 | 1 => Deadline::after(LINGER),
                 _ => self.link.terms.idle.into(),
             };
         }

@@ -6,18 +6,22 @@
 //! was sent. And not only then: a client that has read our FIN may come back
 //! before its kernel has acknowledged it (delayed by up to 200 ms: RFC 1122,
 //! 4.2.3.2), and is no hoarder. Nor is one that comes back while threads that
-//! have nothing left to do but count its connections out wait for a processor.
+//! have nothing left to do but end its connections wait for a processor.
+//!
+//! A peer that opens everything makes us look here each time, under the lock of
+//! the table. So the kernel is asked about a few of its connections, and what
+//! holds of these is taken to hold of the others.
 
 use crate::event::State;
 use crate::link::Link;
 use crate::sync::Arc;
-use std::collections::HashMap;
+use crate::sys;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
-/// So many connections of one peer may be over and not counted out yet, besides.
-/// More than a busy machine has, and few enough to ask the kernel about each
-/// time, for a peer that opens everything makes us ask.
-const OVER: usize = 32;
+/// So many connections of a kind the kernel is asked about, the oldest ones:
+/// more than a busy machine has in a state that it leaves at once.
+const ASKED: usize = 32;
 
 /// The connections of each peer, where there is a limit.
 #[derive(Default)]
@@ -25,7 +29,15 @@ pub(crate) struct Peers {
     /// Connections that one peer may hold; of any kind that is not over it has
     /// at most twice as many.
     limit: Option<usize>,
-    links: HashMap<IpAddr, Vec<Arc<Link>>>,
+    hosts: HashMap<IpAddr, Host>,
+}
+
+/// One peer's connections, by number: the first is the oldest.
+#[derive(Default)]
+struct Host {
+    served: BTreeMap<u64, Arc<Link>>,
+    /// Those whose handler is done, or that never had one.
+    lingering: BTreeMap<u64, Arc<Link>>,
 }
 
 /// What a peer's next connection gets.
@@ -44,52 +56,90 @@ impl Peers {
     pub(crate) fn new(limit: Option<usize>) -> Self {
         Self {
             limit,
-            links: HashMap::new(),
+            hosts: HashMap::new(),
         }
     }
 
-    /// What the next connection of this peer gets. Asks the kernel about those
-    /// that linger, at most twice the limit and `OVER`, and about `OVER` where
-    /// there are more. Never blocks.
+    /// What the next connection of this peer gets. Asks the kernel about three
+    /// times `ASKED` of its connections at most. Never blocks.
     pub(crate) fn share(&self, peer: SocketAddr) -> Share {
-        let Some(limit) = self.limit else {
-            return Share::Free;
-        };
-        let links = self.links.get(&host(peer)).map_or(&[][..], Vec::as_slice);
+        match (self.limit, self.hosts.get(&host(peer))) {
+            (Some(limit), Some(host)) => host.share(limit),
+            _ => Share::Free,
+        }
+    }
+
+    /// A connection has got a share, or is closed politely without one.
+    pub(crate) fn enter(&mut self, link: &Arc<Link>, share: Share) {
+        if self.limit.is_some() {
+            let host = self.hosts.entry(host(link.peer)).or_default();
+            let links = match share {
+                Share::Free => &mut host.served,
+                Share::Held | Share::Exceeded => &mut host.lingering,
+            };
+            links.insert(link.id, Arc::clone(link));
+        }
+    }
+
+    /// Its handler is done.
+    pub(crate) fn release(&mut self, link: &Link) {
+        if let Some(host) = self.hosts.get_mut(&host(link.peer)) {
+            let link = host.served.remove_entry(&link.id);
+            host.lingering.extend(link);
+        }
+    }
+
+    pub(crate) fn leave(&mut self, link: &Link) {
+        let address = host(link.peer);
+        if let Some(host) = self.hosts.get_mut(&address) {
+            host.served.remove(&link.id);
+            host.lingering.remove(&link.id);
+            if host.served.is_empty() && host.lingering.is_empty() {
+                self.hosts.remove(&address);
+            }
+        }
+    }
+}
+
+impl Host {
+    fn share(&self, limit: usize) -> Share {
+        let all = self.served.len() + self.lingering.len();
         let most = limit.saturating_mul(2);
-        if links.len() < limit {
+        if all < limit {
             Share::Free
-        } else if links.len() >= most && links.len() - over(links) >= most {
+        } else if all >= most && all - asked(&self.lingering, Link::is_over) >= most {
             Share::Exceeded
-        } else if links.iter().filter(|link| link.is_held()).count() < limit {
+        } else if self.held() < limit {
             Share::Free
         } else {
             Share::Held
         }
     }
 
-    pub(crate) fn enter(&mut self, link: &Arc<Link>) {
-        if self.limit.is_some() {
-            let links = self.links.entry(host(link.peer)).or_default();
-            links.push(Arc::clone(link));
-        }
-    }
-
-    pub(crate) fn leave(&mut self, link: &Link) {
-        let host = host(link.peer);
-        if let Some(links) = self.links.get_mut(&host) {
-            links.retain(|other| other.id != link.id);
-            if links.is_empty() {
-                self.links.remove(&host);
-            }
-        }
+    fn held(&self) -> usize {
+        let served = self.served.len() - asked(&self.served, is_left);
+        let lingering = match asked(&self.lingering, Link::is_held) {
+            ASKED => self.lingering.len(),
+            held => held,
+        };
+        served + lingering
     }
 }
 
-/// How many of the `OVER` oldest that linger are over.
-fn over(links: &[Arc<Link>]) -> usize {
-    let lingering = links.iter().filter(|link| link.state() == State::Lingering);
-    lingering.take(OVER).filter(|link| link.is_over()).count()
+/// Of how many of the oldest it is true.
+fn asked(links: &BTreeMap<u64, Arc<Link>>, question: impl Fn(&Link) -> bool) -> usize {
+    let oldest = links.values().take(ASKED);
+    oldest.filter(|link| question(link)).count()
+}
+
+/// Whether the peer has closed it and neither side owes a byte: the handler is
+/// about to notice. Never blocks.
+fn is_left(link: &Link) -> bool {
+    let socket = link.socket();
+    link.state() == State::Waiting
+        && sys::is_hung_up_by_peer(socket)
+        && sys::pending(socket).is_ok_and(|bytes| bytes == 0)
+        && sys::unacknowledged(socket) == 0
 }
 
 /// One host is one peer, whichever family it came by.
@@ -101,29 +151,37 @@ fn host(peer: SocketAddr) -> IpAddr {
 mod tests {
     use super::*;
     use crate::stop::Stop;
+    use crate::sys;
     use crate::terms::Terms;
+    use std::io::Write;
     use std::net::{Shutdown, TcpListener, TcpStream};
     use std::time::Duration;
 
-    /// A connection that lingers, its client, and the client's address.
-    fn lingering() -> (Arc<Link>, TcpStream, SocketAddr) {
+    /// A connection, its client, and the client's address.
+    fn connection(id: u64) -> (Arc<Link>, TcpStream, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, peer) = listener.accept().unwrap();
         let terms = Terms::new(&Stop::new(), Duration::from_secs(1));
-        let link = Arc::new(Link::new(1, socket, peer, Arc::new(terms)));
+        let link = Arc::new(Link::new(id, socket, peer, Arc::new(terms)));
+        (link, client, peer)
+    }
+
+    fn linger(peers: &mut Peers, link: &Link) {
         assert!(link.begin_linger());
         link.shut(Shutdown::Write).unwrap();
-        (link, client, peer)
+        peers.release(link);
     }
 
     #[test]
     fn what_is_over_does_not_count_against_twice_the_limit() {
         let mut peers = Peers::new(Some(1));
-        let (first, client, peer) = lingering();
-        peers.enter(&first);
-        let (second, _client, _) = lingering();
-        peers.enter(&second);
+        let (first, client, peer) = connection(1);
+        let (second, _client, _) = connection(2);
+        for link in [&first, &second] {
+            peers.enter(link, Share::Free);
+            linger(&mut peers, link);
+        }
         // The control: nothing is over before the client has closed, too.
         assert_eq!(peers.share(peer), Share::Exceeded);
         drop(client);
@@ -131,9 +189,56 @@ mod tests {
             std::thread::yield_now();
         }
         assert_eq!(peers.share(peer), Share::Free);
-        for _ in 0..=OVER {
-            peers.enter(&first);
+    }
+
+    #[test]
+    fn the_kernel_is_asked_about_a_few_only() {
+        let mut peers = Peers::new(Some(1));
+        let all: Vec<_> = (0..ASKED as u64 + 2).map(connection).collect();
+        let peer = all[0].2;
+        for (link, _, _) in &all {
+            peers.enter(link, Share::Free);
+            linger(&mut peers, link);
+        }
+        for (link, client, _) in &all {
+            client.shutdown(Shutdown::Both).unwrap();
+            while !link.is_over() {
+                std::thread::yield_now();
+            }
         }
         assert_eq!(peers.share(peer), Share::Exceeded);
+        // The control: one less, and all that is not over has room.
+        peers.leave(&all[0].0);
+        assert_eq!(peers.share(peer), Share::Free);
+    }
+
+    #[test]
+    fn a_connection_that_its_client_has_left_is_no_share() {
+        let mut peers = Peers::new(Some(1));
+        let (link, mut client, peer) = connection(1);
+        peers.enter(&link, Share::Free);
+        // The control: it is held while it is open, and while a byte is unread.
+        assert_eq!(peers.share(peer), Share::Held);
+        client.write_all(b"x").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        while !sys::is_hung_up_by_peer(link.socket()) {
+            std::thread::yield_now();
+        }
+        assert_eq!(peers.share(peer), Share::Held);
+        assert_eq!(sys::recv(link.socket(), &mut [0]).unwrap(), 1);
+        assert_eq!(peers.share(peer), Share::Free);
+        link.begin_request(1);
+        assert_eq!(peers.share(peer), Share::Held);
+    }
+
+    #[test]
+    fn a_host_is_forgotten_with_its_last_connection() {
+        let mut peers = Peers::new(Some(1));
+        let (link, _client, _) = connection(1);
+        peers.enter(&link, Share::Free);
+        linger(&mut peers, &link);
+        assert_eq!(peers.hosts.len(), 1);
+        peers.leave(&link);
+        assert!(peers.hosts.is_empty());
     }
 }

@@ -83,6 +83,12 @@ pub(crate) fn is_hung_up(socket: &TcpStream) -> bool {
     wait(socket, PollFlags::empty(), Duration::ZERO).contains(PollFlags::HUP)
 }
 
+/// Whether the peer has sent FIN, or the connection was reset (POLLRDHUP,
+/// poll(2)). Never blocks.
+pub(crate) fn is_hung_up_by_peer(socket: &TcpStream) -> bool {
+    !wait(socket, PollFlags::RDHUP, Duration::ZERO).is_empty()
+}
+
 /// Blocks until there is something to read (bytes, FIN or an error) or the
 /// timeout passes; a signal may end it early. True where there is something.
 pub(crate) fn wait_readable(socket: impl AsFd, timeout: Duration) -> bool {

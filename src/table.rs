@@ -174,7 +174,7 @@ impl Table {
         }
         let link = Arc::new(Link::new(state.next_id, socket, peer, Arc::clone(terms)));
         state.live.insert(link.id, Arc::clone(&link));
-        state.peers.enter(&link);
+        state.peers.enter(&link, share);
         if share == Share::Held {
             return Admission::Limited(link);
         }
@@ -184,9 +184,10 @@ impl Table {
     }
 
     /// Gives the slot back: the handler is done, the connection lingers.
-    pub(crate) fn release(&self) {
+    pub(crate) fn release(&self, link: &Link) {
         let mut state = lock(&self.state);
         state.served -= 1;
+        state.peers.release(link);
         self.wake_waiting(&state);
     }
 

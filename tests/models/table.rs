@@ -38,7 +38,7 @@ fn serve_one(table: &Table, terms: &Arc<Terms>, serving: &AtomicUsize, most: usi
             assert!(serving.fetch_add(1, SeqCst) < most, "beyond the limit");
             thread::sleep(Duration::ZERO); // others may run
             serving.fetch_sub(1, SeqCst);
-            table.release();
+            table.release(&link);
             table.leave(&link, Outcome::Ended);
         }
         Admission::Limited(link) => {

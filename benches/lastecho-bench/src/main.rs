@@ -25,6 +25,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -45,6 +46,7 @@ fn bench(options: &Options) -> Result<bool> {
     }
     allow_many_descriptors()?;
     let plan = Plan::new(options)?;
+    let file = results_file(options)?;
     let entries = plan.run();
     let rows = results::rows(&plan.scenarios, &entries);
     let mut text = format!("congestion control: {}\n", network::congestion_control());
@@ -52,7 +54,7 @@ fn bench(options: &Options) -> Result<bool> {
     list(&mut text, "left out", &plan.omitted);
     list(&mut text, "trouble", &results::troubles(&entries));
     io::stdout().write_all(text.as_bytes())?;
-    keep(options, &entries, &rows)?;
+    keep(options, &file, &entries, &rows)?;
     Ok(results::is_sound(&entries))
 }
 
@@ -62,11 +64,17 @@ fn list(text: &mut String, title: &str, lines: &[String]) {
     }
 }
 
-/// Writes the CSV and the plot.
-fn keep(options: &Options, entries: &[Entry], rows: &[results::Row]) -> Result<()> {
+/// Where the results will go, tried before anything is measured.
+fn results_file(options: &Options) -> Result<PathBuf> {
     let directory = &options.results;
-    fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
-    let file = directory.join(options.name());
+    fs::create_dir_all(directory)
+        .and_then(|()| tempfile::tempfile_in(directory))
+        .with_context(|| directory.display().to_string())?;
+    Ok(directory.join(options.name()))
+}
+
+/// Writes the CSV and the plot.
+fn keep(options: &Options, file: &Path, entries: &[Entry], rows: &[results::Row]) -> Result<()> {
     fs::write(file.with_extension("csv"), table::csv(entries))?;
     let svg = if options.is_scaling() {
         plot::scaling(rows)

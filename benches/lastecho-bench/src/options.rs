@@ -52,7 +52,7 @@ pub(crate) struct Options {
     pub(crate) here: bool,
 
     /// Where the CSV and the plot go
-    #[arg(long, value_name = "DIR", default_value = "benches/results")]
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
     pub(crate) results: PathBuf,
 
     /// The lastecho to measure [default: the one beside this program]
