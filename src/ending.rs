@@ -31,9 +31,10 @@ const SLICE: Duration = Duration::from_millis(20);
 /// its user does: OpenBSD nc and ncat keep their side open while stdin is.
 const QUIET: Duration = Duration::from_millis(250);
 /// Longest linger in normal life for a peer that has everything and keeps
-/// sending. One that has not taken everything yet has as long as it would have
-/// to read: the idle timeout. (Closing would leave its bytes to the kernel,
-/// which gives up after some minutes.) During a stop, the cut is the limit.
+/// sending, or does not acknowledge our FIN. One that has not taken everything
+/// yet has as long as it would have to read: the idle timeout. (Closing would
+/// leave its bytes to the kernel, which gives up after some minutes.) During a
+/// stop, the cut is the limit.
 const LINGER: Duration = Duration::from_secs(5);
 /// What is given up stays in the kernel, megabytes of a peer that takes nothing.
 /// It tries for some minutes, or until the peer took nothing for so long
@@ -57,8 +58,8 @@ pub(crate) enum End {
 /// Ends the connection in order, up to the point where dropping it closes it.
 ///
 /// Blocks until the peer has everything and is closed or quiet; at most 5 s for
-/// one that has everything and keeps sending, the idle timeout for one that
-/// takes nothing; during a stop until the cut plus one slice (20 ms).
+/// one that has everything, the idle timeout for one that takes nothing; during
+/// a stop until the cut plus one slice (20 ms).
 pub(crate) fn end_in_order(link: &Link) -> End {
     let end = try_in_order(link);
     if end == End::Forced {
@@ -210,4 +211,28 @@ pub(crate) fn turn_away(socket: &std::net::TcpStream) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stop::Stop;
+    use crate::sync::Arc;
+    use crate::terms::Terms;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn a_peer_that_owes_only_the_acknowledgement_of_our_fin_has_a_limit() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, peer) = listener.accept().unwrap();
+        let terms = Terms::new(&Stop::new(), Duration::from_secs(1));
+        let link = Link::new(1, socket, peer, Arc::new(terms));
+        let mut linger = Linger::new(&link);
+        // The control: of a byte, for as long as the idle timeout, here for ever.
+        linger.note_progress(2);
+        assert_eq!(linger.limit, Deadline::NEVER);
+        linger.note_progress(1);
+        assert_ne!(linger.limit, Deadline::NEVER);
+    }
 }

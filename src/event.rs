@@ -167,7 +167,8 @@ pub enum Outcome {
     Failed,
     /// Closed politely at once: its peer had too many connections.
     Limited,
-    /// In normal life, while the peer kept sending after our FIN.
+    /// In normal life, while the peer kept sending after our FIN, or did not
+    /// acknowledge it.
     Expired,
 }
 

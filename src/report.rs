@@ -31,7 +31,8 @@ pub struct Report {
     pub reset: u64,
     /// Ended by the idle timeout.
     pub idle: u64,
-    /// Ended, in normal life, while the peer kept sending after our FIN.
+    /// Ended, in normal life, while the peer kept sending after our FIN, or did
+    /// not acknowledge it.
     pub expired: u64,
     /// Bytes given to handlers.
     pub received: u64,
