@@ -72,12 +72,9 @@ fn look(socket: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
 mod tests {
     use super::*;
     use std::io::Write;
-    use std::net::TcpListener;
 
     fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let socket = listener.accept().unwrap().0;
+        let (socket, peer) = sys::tests::pair();
         socket.set_read_timeout(Some(2 * SOON)).unwrap();
         (socket, peer)
     }

@@ -216,18 +216,11 @@ pub(crate) fn turn_away(socket: &std::net::TcpStream) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stop::Stop;
-    use crate::sync::Arc;
-    use crate::terms::Terms;
-    use std::net::{TcpListener, TcpStream};
+    use crate::link::tests::pair;
 
     #[test]
     fn a_peer_that_owes_only_the_acknowledgement_of_our_fin_has_a_limit() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (socket, peer) = listener.accept().unwrap();
-        let terms = Terms::new(&Stop::new(), Duration::from_secs(1));
-        let link = Link::new(1, socket, peer, Arc::new(terms));
+        let (link, _client) = pair(1);
         let mut linger = Linger::new(&link);
         // The control: of a byte, for as long as the idle timeout, here for ever.
         linger.note_progress(2);

@@ -294,11 +294,6 @@ impl Link {
         since.elapsed() > ACKNOWLEDGED && sys::unacknowledged(&self.socket) > 0
     }
 
-    /// Whether both sides have ended it and the peer has everything. Never blocks.
-    pub(crate) fn is_over(&self) -> bool {
-        sys::is_hung_up(&self.socket) && sys::unacknowledged(&self.socket) == 0
-    }
-
     /// Sends FIN after the last byte; `Both` also ends all reading.
     pub(crate) fn shut(&self, how: Shutdown) -> io::Result<()> {
         self.socket.shutdown(how)?;
@@ -336,4 +331,18 @@ pub(crate) fn idle_error() -> io::Error {
 fn cut_error() -> io::Error {
     let why = "cut: the drain deadline passed, or a cut was asked for";
     io::Error::new(ErrorKind::ConnectionAborted, why)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::stop::Stop;
+
+    /// A connection without an idle timeout, and its client.
+    pub(crate) fn pair(id: u64) -> (Arc<Link>, TcpStream) {
+        let (socket, client) = sys::tests::pair();
+        let peer = client.local_addr().unwrap();
+        let terms = Arc::new(Terms::new(&Stop::new(), Duration::from_secs(1)));
+        (Arc::new(Link::new(id, socket, peer, terms)), client)
+    }
 }

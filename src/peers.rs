@@ -107,7 +107,7 @@ impl Host {
         let most = limit.saturating_mul(2);
         if all < limit {
             Share::Free
-        } else if all >= most && all - asked(&self.lingering, Link::is_over) >= most {
+        } else if all >= most && all - asked(&self.lingering, is_over) >= most {
             Share::Exceeded
         } else if self.held() < limit {
             Share::Free
@@ -142,6 +142,12 @@ fn is_left(link: &Link) -> bool {
         && sys::unacknowledged(socket) == 0
 }
 
+/// Whether both sides have ended it and the peer has everything: its thread is
+/// about to count it out. Never blocks.
+fn is_over(link: &Link) -> bool {
+    sys::is_hung_up(link.socket()) && sys::unacknowledged(link.socket()) == 0
+}
+
 /// One host is one peer, whichever family it came by.
 fn host(peer: SocketAddr) -> IpAddr {
     peer.ip().to_canonical()
@@ -150,22 +156,9 @@ fn host(peer: SocketAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stop::Stop;
-    use crate::sys;
-    use crate::terms::Terms;
-    use std::io::Write;
-    use std::net::{Shutdown, TcpListener, TcpStream};
-    use std::time::Duration;
-
-    /// A connection, its client, and the client's address.
-    fn connection(id: u64) -> (Arc<Link>, TcpStream, SocketAddr) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (socket, peer) = listener.accept().unwrap();
-        let terms = Terms::new(&Stop::new(), Duration::from_secs(1));
-        let link = Arc::new(Link::new(id, socket, peer, Arc::new(terms)));
-        (link, client, peer)
-    }
+    use crate::link::tests::pair;
+    use std::io::{Read, Write};
+    use std::net::Shutdown;
 
     fn linger(peers: &mut Peers, link: &Link) {
         assert!(link.begin_linger());
@@ -176,33 +169,32 @@ mod tests {
     #[test]
     fn what_is_over_does_not_count_against_twice_the_limit() {
         let mut peers = Peers::new(Some(1));
-        let (first, client, peer) = connection(1);
-        let (second, _client, _) = connection(2);
+        let ((first, client), (second, _client)) = (pair(1), pair(2));
         for link in [&first, &second] {
             peers.enter(link, Share::Free);
             linger(&mut peers, link);
         }
         // The control: nothing is over before the client has closed, too.
-        assert_eq!(peers.share(peer), Share::Exceeded);
+        assert_eq!(peers.share(first.peer), Share::Exceeded);
         drop(client);
-        while !first.is_over() {
+        while !is_over(&first) {
             std::thread::yield_now();
         }
-        assert_eq!(peers.share(peer), Share::Free);
+        assert_eq!(peers.share(first.peer), Share::Free);
     }
 
     #[test]
     fn the_kernel_is_asked_about_a_few_only() {
         let mut peers = Peers::new(Some(1));
-        let all: Vec<_> = (0..ASKED as u64 + 2).map(connection).collect();
-        let peer = all[0].2;
-        for (link, _, _) in &all {
+        let all: Vec<_> = (0..ASKED as u64 + 2).map(pair).collect();
+        let peer = all[0].0.peer;
+        for (link, _) in &all {
             peers.enter(link, Share::Free);
             linger(&mut peers, link);
         }
-        for (link, client, _) in &all {
+        for (link, client) in &all {
             client.shutdown(Shutdown::Both).unwrap();
-            while !link.is_over() {
+            while !is_over(link) {
                 std::thread::yield_now();
             }
         }
@@ -215,26 +207,60 @@ mod tests {
     #[test]
     fn a_connection_that_its_client_has_left_is_no_share() {
         let mut peers = Peers::new(Some(1));
-        let (link, mut client, peer) = connection(1);
+        let (link, mut client) = pair(1);
         peers.enter(&link, Share::Free);
         // The control: it is held while it is open, and while a byte is unread.
-        assert_eq!(peers.share(peer), Share::Held);
+        assert_eq!(peers.share(link.peer), Share::Held);
         client.write_all(b"x").unwrap();
         client.shutdown(Shutdown::Write).unwrap();
         while !sys::is_hung_up_by_peer(link.socket()) {
             std::thread::yield_now();
         }
-        assert_eq!(peers.share(peer), Share::Held);
+        assert_eq!(peers.share(link.peer), Share::Held);
         assert_eq!(sys::recv(link.socket(), &mut [0]).unwrap(), 1);
-        assert_eq!(peers.share(peer), Share::Free);
+        assert_eq!(peers.share(link.peer), Share::Free);
         link.begin_request(1);
-        assert_eq!(peers.share(peer), Share::Held);
+        assert_eq!(peers.share(link.peer), Share::Held);
+    }
+
+    #[test]
+    fn a_connection_that_its_client_has_left_is_a_share_while_it_is_owed_bytes() {
+        let mut peers = Peers::new(Some(1));
+        let (link, mut client) = pair(1);
+        peers.enter(&link, Share::Free);
+        client.shutdown(Shutdown::Write).unwrap();
+        while !sys::is_hung_up_by_peer(link.socket()) {
+            std::thread::yield_now();
+        }
+        let mut socket = link.socket();
+        socket.set_nonblocking(true).unwrap();
+        while socket.write(&[7; 65_536]).is_ok() {}
+        assert_eq!(peers.share(link.peer), Share::Held);
+        socket.shutdown(Shutdown::Write).unwrap();
+        client.read_to_end(&mut Vec::new()).unwrap();
+        while sys::unacknowledged(socket) > 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(peers.share(link.peer), Share::Free);
+    }
+
+    #[test]
+    fn what_holds_of_those_asked_about_holds_of_the_others() {
+        let all: Vec<_> = (0..ASKED as u64 + 2).map(pair).collect();
+        let mut peers = Peers::new(Some(all.len()));
+        for (link, _) in &all {
+            peers.enter(link, Share::Held);
+        }
+        assert_eq!(peers.share(all[0].0.peer), Share::Held);
+        // The control: one that is asked about lets go, and so do the others.
+        linger(&mut peers, &all[0].0);
+        assert_eq!(peers.share(all[0].0.peer), Share::Free);
     }
 
     #[test]
     fn a_host_is_forgotten_with_its_last_connection() {
         let mut peers = Peers::new(Some(1));
-        let (link, _client, _) = connection(1);
+        let (link, _client) = pair(1);
         peers.enter(&link, Share::Free);
         linger(&mut peers, &link);
         assert_eq!(peers.hosts.len(), 1);

@@ -199,7 +199,8 @@ impl Server {
 
     /// The most connections that one peer address may hold: those that are
     /// served, and those that have ended and whose last bytes the peer has not
-    /// taken half a second later. Further ones are closed with FIN, politely up
+    /// taken half a second later; not those that the peer has closed and that
+    /// neither side owes a byte on. Further ones are closed with FIN, politely up
     /// to twice the limit; beyond that without waiting for the peer, which may
     /// then be reset if it goes on sending. `None`, the default, sets no limit.
     #[must_use]

@@ -19,6 +19,8 @@ use std::thread;
 
 /// As long as lastecho's, so that no peer loses clients in its accept queue.
 const BACKLOG: i32 = 4096;
+/// As large as lastecho's.
+const BUFFER: usize = 61_440;
 
 /// Echoes with a thread per connection.
 #[derive(Parser)]
@@ -26,10 +28,6 @@ struct Options {
     /// Where to listen
     #[arg(value_name = "IP:PORT")]
     address: SocketAddr,
-
-    /// Bytes of a connection's buffer
-    #[arg(long, value_name = "BYTES", default_value_t = 61_440)]
-    buffer: usize,
 }
 
 fn main() -> io::Result<()> {
@@ -40,7 +38,7 @@ fn main() -> io::Result<()> {
     loop {
         let (client, _) = listener.accept()?;
         thread::Builder::new().spawn(move || {
-            let mut buffer = vec![0; options.buffer];
+            let mut buffer = vec![0; BUFFER];
             // The client is gone, or its connection.
             let _ = echo(&client, &mut buffer);
         })?;
