@@ -20,7 +20,7 @@ TEST_THREADS := $(shell echo $$((2 * $$(nproc))))
 ROWS := $(CURDIR)/target/reliability.rows
 
 # Modules without sockets.
-MIRI := deadline:: early:: episode:: event:: panics:: queue:: report:: shutdown:: stop:: workers::
+MIRI := deadline:: early:: episode:: escape:: event:: panics:: queue:: report:: shutdown:: stop:: whole_lines:: workers::
 # Servers in the test's own process or stopped with one signal: ThreadSanitizer
 # delays signals for as long as it likes.
 RACES := tests:: library:: jobs:: exactness:: ending:: accounts:: storm::

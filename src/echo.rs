@@ -1,6 +1,7 @@
 //! The echo service of RFC 862.
 
 use crate::connection::Connection;
+use crate::escape::LINES;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::time::Duration;
@@ -52,8 +53,9 @@ impl Echo {
             if count == 0 {
                 return Ok(());
             }
-            if log::log_enabled!(log::Level::Trace) {
+            if log::log_enabled!(target: LINES, log::Level::Trace) {
                 log::trace!(
+                    target: LINES,
                     "connection {}: {count} bytes{}",
                     conn.id(),
                     hex(&buffer[..count])

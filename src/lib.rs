@@ -55,6 +55,9 @@
 //! - [`Queue`] and [`Workers`] do jobs as a server does requests, [`Shutdown`]
 //!   stops the parts of a program in order, and [`Episode`] is the back-off
 //!   that threads share when something that all of them need is in trouble.
+//! - [`NonBlockingWriter`] is for a log that never holds up a stop, [`escape`]
+//!   for what such a log must not show as it came, and [`WholeLines`] for a
+//!   file whose disk may be full.
 //!
 //! # How long a stop takes
 //!
@@ -96,6 +99,7 @@ mod early;
 mod echo;
 mod ending;
 mod episode;
+pub mod escape;
 mod event;
 #[doc = include_str!("guide.md")]
 #[cfg(all(feature = "signals", feature = "handover"))]
@@ -113,6 +117,7 @@ mod lock;
 #[cfg(all(test, shuttle))]
 #[path = "../tests/models/main.rs"]
 mod models;
+pub mod nonblocking_writer;
 mod panics;
 #[cfg(feature = "handover")]
 mod passed;
@@ -136,6 +141,7 @@ mod sys;
 mod table;
 mod terms;
 mod title;
+mod whole_lines;
 mod workers;
 mod writer;
 
@@ -145,10 +151,12 @@ pub use echo::Echo;
 pub use episode::Episode;
 pub use event::{Event, Outcome, Snapshot, State};
 pub use live::Live;
+pub use nonblocking_writer::NonBlockingWriter;
 pub use queue::{Queue, Reason, Rejected, Take};
 pub use report::Report;
 pub use server::Server;
 pub use shutdown::{PhaseEnd, PhaseError, Running, Shutdown, ShutdownOutcome};
 pub use stop::{SetOnDrop, Stop};
+pub use whole_lines::WholeLines;
 pub use workers::{Failure, Tally, WorkError, Worker, Workers};
 pub use writer::Writer;

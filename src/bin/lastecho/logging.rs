@@ -1,14 +1,13 @@
 //! The log: for people, on standard error or in a file, never in the way.
 
-use crate::outlet::Outlet;
 use anyhow::{Context, Result};
-use lastecho::{Event, Snapshot};
+use lastecho::escape::{EscapedLog, LINES};
+use lastecho::{Event, NonBlockingWriter, Snapshot, nonblocking_writer};
 use log::LevelFilter;
 use simplelog::{ConfigBuilder, WriteLogger};
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use time::format_description::BorrowedFormatItem;
@@ -18,15 +17,18 @@ use time::macros::format_description;
 const TIME: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
-/// Starts logging and returns the outlet, to flush it at the end.
-pub(crate) fn start(level: LevelFilter, file: Option<&Path>) -> Result<Outlet> {
-    let target = match file {
+/// Starts logging and returns the writer, to flush it at the end.
+pub(crate) fn start(level: LevelFilter, file: Option<&Path>) -> Result<NonBlockingWriter> {
+    let writer = match file {
         Some(path) => {
-            open(path).with_context(|| format!("cannot open log file {}", path.display()))?
+            let file = open(path);
+            NonBlockingWriter::new(
+                file.with_context(|| format!("cannot open log file {}", path.display()))?,
+            )
         }
-        None => File::from(io::stderr().as_fd().try_clone_to_owned()?),
+        None => nonblocking_writer::stderr(),
     };
-    let outlet = Outlet::new(target).context("cannot start the log's thread")?;
+    let writer = writer.context("cannot start the log's thread")?;
     // UTC: the local offset cannot be read safely in a program with threads.
     let config = ConfigBuilder::new()
         .set_time_format_custom(TIME)
@@ -34,10 +36,8 @@ pub(crate) fn start(level: LevelFilter, file: Option<&Path>) -> Result<Outlet> {
         .set_target_level(LevelFilter::Off)
         .set_location_level(LevelFilter::Off)
         .build();
-    WriteLogger::init(level, config, outlet.clone())?;
-    // The default hook writes to standard error and would wait for its reader.
-    std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
-    Ok(outlet)
+    EscapedLog::start(level, *WriteLogger::new(level, config, writer.clone()))?;
+    Ok(writer)
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -77,13 +77,14 @@ pub(crate) fn tell(event: &Event<'_>) {
     }
 }
 
-/// Logs the live connections, as one record so that none is dropped alone.
+/// Logs the live connections, as one record so that none is dropped alone. A
+/// snapshot holds no text from outside.
 pub(crate) fn list(live: &[Snapshot]) {
     let mut text = format!("live: {}", count(live.len()));
     for snapshot in live {
         let _ = write!(text, "\nlive: {snapshot}");
     }
-    log::info!("{text}");
+    log::info!(target: LINES, "{text}");
 }
 
 fn count(connections: usize) -> String {

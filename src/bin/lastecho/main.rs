@@ -4,7 +4,6 @@ mod cli;
 mod listen;
 mod logging;
 mod manager;
-mod outlet;
 mod restart;
 mod timeline;
 
@@ -13,15 +12,14 @@ use cli::{Options, words};
 use humantime::format_duration;
 use lastecho::handover::{self, Program};
 use lastecho::signals::{self, Request};
-use lastecho::{Echo, Event, Live, Report, Server, Stop, limits};
+use lastecho::{
+    Echo, Event, Live, NonBlockingWriter, Report, Server, Stop, limits, nonblocking_writer,
+};
 use manager::Manager;
-use outlet::Outlet;
 use restart::Restart;
 use signal_hook::consts::{SIGUSR1, SIGUSR2};
-use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -84,8 +82,7 @@ fn serve(options: &Options) -> Result<Report> {
     let program = Program::this(); // who needs it may complain
     let timeline = Timeline::open(options.timeline.as_deref())?;
     let log = logging::start(options.level(), options.log_file.as_deref())?;
-    let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    let stdout = Outlet::new(stdout).context("cannot start the output's thread")?;
+    let stdout = nonblocking_writer::stdout().context("cannot start the output's thread")?;
     let raised = limits::raise_descriptors();
     let stop = Stop::new();
     let running = Arc::new(OnceLock::new());
@@ -118,7 +115,11 @@ fn serve(options: &Options) -> Result<Report> {
 }
 
 /// Puts events into words, for people, machines and the service manager.
-fn observer(stdout: Outlet, running: &Running, poll: Duration) -> impl Fn(&Event<'_>) + use<> {
+fn observer(
+    stdout: NonBlockingWriter,
+    running: &Running,
+    poll: Duration,
+) -> impl Fn(&Event<'_>) + use<> {
     let (live, restart) = (running.live.clone(), Arc::clone(&running.restart));
     move |event| {
         match event {
@@ -137,7 +138,7 @@ fn observer(stdout: Outlet, running: &Running, poll: Duration) -> impl Fn(&Event
     }
 }
 
-fn announce(stdout: &Outlet, addresses: &[SocketAddr]) {
+fn announce(stdout: &NonBlockingWriter, addresses: &[SocketAddr]) {
     for address in addresses {
         stdout.line(&format!("listening on {address}"));
     }
@@ -162,7 +163,7 @@ fn introduce(options: &Options) {
 fn catch_signals(
     stop: &Stop,
     running: Arc<OnceLock<Running>>,
-    log: Outlet,
+    log: NonBlockingWriter,
     timeline: Timeline,
 ) -> Result<signals::Signals> {
     signals::install_with(stop, &[SIGUSR1, SIGUSR2], move |signal, request| {

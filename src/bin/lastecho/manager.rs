@@ -1,7 +1,6 @@
 //! The service manager, told what becomes of us (sd_notify(3)).
 
-use crate::outlet::Outlet;
-use lastecho::Live;
+use lastecho::{Live, NonBlockingWriter};
 use std::env;
 use std::fs::File;
 use std::io;
@@ -17,7 +16,7 @@ const LAST_WORD: Duration = Duration::from_millis(100);
 /// A way to the service manager, if there is one. Its messages leave on a
 /// thread of their own: a manager that does not read holds nobody up.
 #[derive(Clone)]
-pub(crate) struct Manager(Option<Outlet>);
+pub(crate) struct Manager(Option<NonBlockingWriter>);
 
 impl Manager {
     /// The manager that `NOTIFY_SOCKET` names.
@@ -25,24 +24,24 @@ impl Manager {
         let Ok(name) = env::var("NOTIFY_SOCKET") else {
             return Self(None);
         };
-        let outlet = connect(&name).and_then(|socket| Outlet::new(File::from(socket)));
-        if let Err(error) = &outlet {
+        let writer = connect(&name).and_then(|socket| NonBlockingWriter::new(File::from(socket)));
+        if let Err(error) = &writer {
             log::warn!("NOTIFY_SOCKET={name:?}: {error}");
         }
-        Self(outlet.ok())
+        Self(writer.ok())
     }
 
     /// Queues an assignment such as `READY=1`. Never blocks.
     pub(crate) fn tell(&self, assignment: &str) {
-        if let Some(outlet) = &self.0 {
-            outlet.line(assignment);
+        if let Some(writer) = &self.0 {
+            writer.line(assignment);
         }
     }
 
     /// Waits a moment until everything has left.
     pub(crate) fn flush(&self) {
-        if let Some(outlet) = &self.0 {
-            outlet.flush_within(LAST_WORD);
+        if let Some(writer) = &self.0 {
+            writer.flush_within(LAST_WORD);
         }
     }
 

@@ -3,12 +3,15 @@
 
 use bytesize::ByteSize;
 use clap::Parser;
-use std::io::{self, Write};
+use lastecho::nonblocking_writer;
 use std::str::FromStr;
 use std::time::Duration;
 
 /// A larger buffer cannot make a read larger, nor a larger message a test better.
 const LARGEST_SIZE: u64 = 16 * 1024 * 1024;
+
+/// How long a line may take to its reader before the process ends.
+const LAST_LINE: Duration = Duration::from_secs(1);
 
 /// The command line's options; help, version and mistakes end the process
 /// as DESIGN says: help on standard output with status 0, a mistake in one
@@ -28,11 +31,13 @@ pub(crate) fn parse_or_exit<P: Parser>(complain: fn(&str)) -> P {
     })
 }
 
-/// One line on standard error for people, wherever there is no log.
+/// Writes one line on standard error for people, wherever there is no log.
+/// Waits at most a second for its reader.
 pub(crate) fn complain(program: &str, message: &str) {
-    // It may quote what somebody typed, line breaks and escapes included.
-    let plain = message.replace(char::is_control, "?");
-    let _ = writeln!(io::stderr(), "{program}: {plain}");
+    if let Ok(stderr) = nonblocking_writer::stderr() {
+        stderr.line(&format!("{program}: {message}"));
+        stderr.flush_within(LAST_LINE);
+    }
 }
 
 /// Clap does not say which argument it could not read.
