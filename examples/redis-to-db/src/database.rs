@@ -113,6 +113,7 @@ impl Writer<'_> {
         key: &str,
         body: &[u8],
     ) -> Result<bool, WriteError> {
+        // Returns when the server is ready for the next: it has committed.
         let row = client.query_one(&statement, &[&key, &body]);
         if !client.is_closed() {
             self.client = Some((client, statement));
@@ -183,7 +184,8 @@ impl Sqlite {
             self.is_ready = true;
         }
         let mut statement = self.connection.prepare_cached(WRITE)?;
-        statement.query_row((key, body), |row| Ok(row.get::<_, i64>(0)? == 1))
+        // Not `query_row`: the row comes before the commit, whose error it drops.
+        statement.query_one((key, body), |row| Ok(row.get::<_, i64>(0)? == 1))
     }
 }
 

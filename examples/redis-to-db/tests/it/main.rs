@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod account;
+mod commits;
 #[allow(dead_code)] // what only http-drain needs
 #[path = "../../../http-drain/tests/it/harness.rs"]
 mod harness;

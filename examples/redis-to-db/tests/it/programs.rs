@@ -14,6 +14,8 @@ pub(crate) enum Which {
     Abandon,
     /// With a buffer, as it is often written.
     Buffered,
+    /// Takes the row that a write returns for its commit.
+    Hasty,
 }
 
 impl Which {
@@ -22,6 +24,7 @@ impl Which {
             Self::Ours => return env!("CARGO_BIN_EXE_redis-to-db").into(),
             Self::Abandon => "redis-to-db-abandon",
             Self::Buffered => "redis-to-db-buffered",
+            Self::Hasty => "redis-to-db-hasty",
         };
         let tests = std::env::current_exe().unwrap();
         let target = tests.parent().unwrap().parent().unwrap();
@@ -43,10 +46,14 @@ pub(crate) fn start(which: Which, account: &Account, options: &[&str]) -> Progra
 
 /// The same, without waiting.
 pub(crate) fn launch(which: Which, redis: &Redis, database: &str, options: &[&str]) -> Program {
+    Program::start(command(which, redis, database, options))
+}
+
+pub(crate) fn command(which: Which, redis: &Redis, database: &str, options: &[&str]) -> Command {
     let mut command = Command::new(which.path());
     command.args(["--redis", &redis.url(), "--database", database]);
     command.args(["--poll", "100ms"]).args(options);
-    Program::start(command)
+    command
 }
 
 /// Runs the producer to its end.
