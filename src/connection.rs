@@ -9,7 +9,7 @@ use crate::sync::Arc;
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sys;
 use crate::terms::Terms;
-use crate::writer::Writer;
+use crate::writer::{Writer, write_formatted};
 use socket2::SockRef;
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
@@ -372,6 +372,11 @@ impl Write for Connection {
     /// corrupt the stream.
     fn write_all(&mut self, buf: &[u8]) -> io::Result<()> {
         self.link.send_all(buf)
+    }
+
+    /// Formats all of the message, then writes it as one.
+    fn write_fmt(&mut self, message: fmt::Arguments<'_>) -> io::Result<()> {
+        write_formatted(message, |bytes| self.write_all(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -2,11 +2,13 @@
 
 use crate::link::Link;
 use crate::sync::{Arc, Weak};
+use std::fmt;
 use std::io::{self, Write};
 
 /// Writes to a [`Connection`](crate::Connection) from another thread.
 ///
-/// Each `write` is whole: two threads' bytes do not mix. It does not keep the
+/// Each `write` is whole, and so is what one `write!` or `writeln!` formats:
+/// two threads' bytes do not mix. It does not keep the
 /// connection alive: once that has ended, writing fails with
 /// [`BrokenPipe`](io::ErrorKind::BrokenPipe). It blocks as the connection's
 /// own `write` does.
@@ -29,7 +31,25 @@ impl Write for Writer {
         link.send_all(buf).map(|()| buf.len())
     }
 
+    fn write_fmt(&mut self, message: fmt::Arguments<'_>) -> io::Result<()> {
+        write_formatted(message, |bytes| self.write_all(bytes))
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Formats all of a message before it writes any: one write and one packet,
+/// where `write_fmt` of its own has one for each piece of the format string.
+pub(crate) fn write_formatted(
+    message: fmt::Arguments<'_>,
+    write: impl FnOnce(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    if let Some(text) = message.as_str() {
+        return write(text.as_bytes());
+    }
+    let mut text = String::new();
+    fmt::write(&mut text, message).map_err(|_| io::Error::other("cannot format the message"))?;
+    write(text.as_bytes())
 }

@@ -10,6 +10,7 @@ mod requests;
 mod resources;
 mod stopping;
 mod telling;
+mod writers;
 
 use crate::harness::{WATCHDOG, connect};
 use lastecho::{Connection, Live, Report, Server, State, Stop};
