@@ -1,6 +1,7 @@
 //! The threads of a server: each waits for a client, makes sure that another
 //! one waits after it, serves, and comes back or retires.
 
+use crate::causes::Causes;
 use crate::connection::{Connection, Ending};
 use crate::early::Early;
 use crate::ending::{self, End};
@@ -191,7 +192,8 @@ where
         sys::name_thread(&format!("conn {}", link.id));
         let mut conn = Connection::new(Arc::clone(link));
         // The error is put into words in here too: it may be the handler's own type.
-        let returned = panics::caught(|| (self.handler)(&mut conn).map_err(|e| e.to_string()));
+        let returned =
+            panics::caught(|| (self.handler)(&mut conn).map_err(|e| Causes(&e).to_string()));
         if let Err(message) = &returned {
             self.terms.tell(|| Event::Panicked {
                 id: link.id,
@@ -220,7 +222,7 @@ where
             let level = self.seldom.level(log::Level::Error);
             log::log!(
                 level,
-                "connection {id} from {peer}: handler panicked: {message}"
+                "connection {id} from {peer}: handler panicked: {message:.1000}"
             );
         }
         let timed_out = link.timed_out.load(Relaxed) || ending == Some(Ending::Idle);

@@ -1,5 +1,6 @@
 //! Stopping the parts of a program in order, under one deadline.
 
+use crate::causes::Causes;
 use crate::deadline::Deadline;
 use crate::lock::lock;
 use crate::stop::Stop;
@@ -83,7 +84,7 @@ impl fmt::Display for PhaseEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Done => f.write_str("done"),
-            Self::Failed(error) => write!(f, "failed: {error}"),
+            Self::Failed(error) => write!(f, "failed: {}", Causes(&***error)),
             Self::Panicked => f.write_str("panicked"),
             Self::Stuck => f.write_str("stuck"),
         }

@@ -62,7 +62,7 @@ impl Terms {
     fn tell_to(&self, observer: &Observer, event: &Event<'_>) {
         if let Err(message) = panics::caught(|| observer(event)) {
             let level = self.seldom.level(log::Level::Error);
-            log::log!(level, "the observer panicked: {message}");
+            log::log!(level, "the observer panicked: {message:.1000}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Named threads that do jobs from one source, and lose none.
 
+use crate::causes::Causes;
 use crate::panics;
 use crate::queue::Take;
 use crate::stop::Stop;
@@ -82,8 +83,8 @@ pub enum Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(error) => error.fmt(f),
-            Self::Panicked(message) => write!(f, "panicked: {message}"),
+            Self::Failed(error) => Causes(&**error).fmt(f),
+            Self::Panicked(message) => write!(f, "panicked: {message:.1000}"),
         }
     }
 }

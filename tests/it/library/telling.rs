@@ -54,6 +54,64 @@ fn panics_and_errors_of_handlers_are_logged_with_number_and_peer() {
     });
 }
 
+/// An error with a cause, both of them long.
+#[derive(Debug)]
+struct Layer(&'static str, Option<Box<Layer>>);
+
+impl std::fmt::Display for Layer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Layer {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        let cause = self.1.as_deref();
+        cause.map(|cause| cause as &(dyn std::error::Error + 'static))
+    }
+}
+
+#[test]
+fn a_handlers_error_is_logged_with_its_causes_up_to_a_length() {
+    capture_log();
+    let handler = |conn: &mut Connection| {
+        conn.next()?;
+        let cause = Layer("the disk is full", None);
+        let middle = Layer("cannot write the row", Some(Box::new(cause)));
+        let outer = match conn.id() {
+            1 => Layer("cannot answer", Some(Box::new(middle))),
+            _ => Layer(Box::leak("long ".repeat(100_000).into_boxed_str()), None),
+        };
+        Err(std::io::Error::other(outer))
+    };
+    serve(local(), handler, |running| {
+        let mut client = running.connect();
+        client.write_all(b"x").unwrap();
+        read_to_end(&mut client).unwrap();
+        let peer = client.local_addr().unwrap();
+        let line = format!(
+            "connection 1 from {peer}: handler failed: \
+             cannot answer: cannot write the row: the disk is full"
+        );
+        drop(client);
+        eventually(&line, || LOG.lock().unwrap().contains(&line));
+
+        let mut client = running.connect();
+        client.write_all(b"x").unwrap();
+        read_to_end(&mut client).unwrap();
+        let peer = client.local_addr().unwrap();
+        drop(client);
+        let begins = format!("connection 2 from {peer}: handler failed: long long");
+        let length = || {
+            let log = LOG.lock().unwrap();
+            let line = log.iter().find(|line| line.starts_with(&begins));
+            line.map(String::len)
+        };
+        eventually("the second", || length().is_some());
+        assert!(length().unwrap() < 2000, "{:?}", length());
+    });
+}
+
 /// A server, and the words for what happens to it.
 fn observed(server: Server) -> (Server, Arc<Mutex<Vec<String>>>) {
     let words = Arc::new(Mutex::new(Vec::new()));
