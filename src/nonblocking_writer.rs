@@ -9,6 +9,7 @@
 //! It is for lines that may be lost. A result that must not be lost is written
 //! where its failure is seen, with [`WholeLines`] for example.
 
+use crate::deadline::Deadline;
 use crate::escape::{escaped, escaped_lines};
 use crate::whole_lines::WholeLines;
 use std::fmt;
@@ -117,8 +118,15 @@ impl NonBlockingWriter {
     ///
     /// Call it before the process ends, which does not wait for the thread.
     pub fn flush_within(&self, longest: Duration) -> bool {
-        let (sender, done) = channel();
-        self.sender.send(Message::Flush(sender)).is_ok() && done.recv_timeout(longest).is_ok()
+        self.flushed().recv_timeout(longest).is_ok()
+    }
+
+    /// Receives once everything queued so far was written or is lost.
+    fn flushed(&self) -> Receiver<()> {
+        let (sender, flushed) = channel();
+        // Where the thread is gone, the receiver has an error for its caller.
+        let _ = self.sender.send(Message::Flush(sender));
+        flushed
     }
 
     /// Returns why the last line written was not taken, and nothing if it was:
@@ -143,13 +151,15 @@ fn cost(lines: &[u8]) -> usize {
     lines.len() + OVERHEAD
 }
 
+static STDOUT: OnceLock<NonBlockingWriter> = OnceLock::new();
+static STDERR: OnceLock<NonBlockingWriter> = OnceLock::new();
+
 /// Returns the process's writer to standard output, the same for all callers,
 /// so that their lines keep their order. The first call starts its thread.
 ///
 /// # Errors
 /// What dup(2) and starting a thread return.
 pub fn stdout() -> io::Result<NonBlockingWriter> {
-    static STDOUT: OnceLock<NonBlockingWriter> = OnceLock::new();
     once(&STDOUT, io::stdout())
 }
 
@@ -158,8 +168,20 @@ pub fn stdout() -> io::Result<NonBlockingWriter> {
 /// # Errors
 /// What dup(2) and starting a thread return.
 pub fn stderr() -> io::Result<NonBlockingWriter> {
-    static STDERR: OnceLock<NonBlockingWriter> = OnceLock::new();
     once(&STDERR, io::stderr())
+}
+
+/// Waits until [`stdout`] and [`stderr`] have written or lost everything queued
+/// so far, at most for `longest` together. Returns whether they have.
+///
+/// Call it before the process ends, which does not wait for their threads.
+pub fn flush_standard_streams(longest: Duration) -> bool {
+    let deadline = Deadline::after(longest);
+    let writers = [STDOUT.get(), STDERR.get()].into_iter().flatten();
+    // Both at once: one that stalls must not take the other's time.
+    let flushed: Vec<_> = writers.map(NonBlockingWriter::flushed).collect();
+    let in_time = |flushed: &Receiver<()>| flushed.recv_timeout(deadline.cap(longest)).is_ok();
+    flushed.iter().all(in_time)
 }
 
 fn once(writer: &OnceLock<NonBlockingWriter>, target: impl AsFd) -> io::Result<NonBlockingWriter> {

@@ -1,7 +1,8 @@
 //! The command line.
 
+use crate::ledger::LAST_LINES;
 use clap::{Parser, ValueEnum};
-use std::io::{self, Write};
+use lastecho::nonblocking_writer;
 use std::time::Duration;
 
 /// Receives access logs over TCP and tells what each line says.
@@ -9,7 +10,7 @@ use std::time::Duration;
 /// Every line is put into a queue ("process" on standard output) and parsed by
 /// a consumer ("consumer"). INT, TERM, QUIT and HUP ask for a graceful stop, a
 /// further one cuts it short. Exit status: 0 clean, 1 could not start, 2
-/// usage, 3 stopped but something was cut.
+/// usage, 3 stopped but something was cut or not written.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Options {
@@ -62,8 +63,16 @@ pub(crate) fn refuse(error: &clap::Error) -> ! {
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default();
     let what = first.strip_prefix("error: ").unwrap_or(first);
-    let _ = writeln!(io::stderr(), "log-pipeline: {what} (see --help)");
+    complain(&format!("{what} (see --help)"));
+    nonblocking_writer::flush_standard_streams(LAST_LINES);
     std::process::exit(2);
+}
+
+/// Says on standard error what went wrong, in one line.
+pub(crate) fn complain(what: &str) {
+    if let Ok(stderr) = nonblocking_writer::stderr() {
+        stderr.line(&format!("log-pipeline: {what}"));
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -1,22 +1,22 @@
 //! The three parts: upstream, queue, consumers; and the order of their stop.
 
 use crate::access::Parser;
-use crate::ledger::{Ledger, Line, say};
+use crate::framing::Framing;
+use crate::ledger::{LAST_LINES, Ledger, Line};
 use crate::options::Options;
+use crate::output::Output;
 use anyhow::{Context, Result};
 use lastecho::{
     Connection, Event, Queue, Report, Server, Shutdown, Stop, Tally, WorkError, Workers,
 };
-use std::io::{self, BufRead, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-
-/// A longer line is taken as several.
-const LONGEST_LINE: u64 = 16 * 1024;
 
 pub(crate) struct Pipeline {
     options: Options,
     parser: Parser,
+    output: Output,
     queue: Queue<Line>,
     pub(crate) ledger: Ledger,
     /// Stops the server, and nothing else.
@@ -26,12 +26,13 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    pub(crate) fn new(options: Options) -> Result<Self> {
+    pub(crate) fn new(options: Options, output: Output) -> Result<Self> {
         Ok(Self {
             parser: Parser::new()?,
             // Closed by its own phase, not by the stop: upstream still has lines.
             queue: Queue::bounded(options.queue, &Stop::new()),
-            ledger: Ledger::default(),
+            ledger: Ledger::new(output.clone()),
+            output,
             upstream: Stop::new(),
             upstream_ended: Stop::new(),
             options,
@@ -48,7 +49,7 @@ impl Pipeline {
             .with_context(|| format!("cannot listen on {address}"))?
             .poll(self.options.poll)
             .drain_timeout(None) // Its phase knows the deadline.
-            .observe(announce);
+            .observe(announce(self.output.clone()));
         let (pipeline, stop) = (Arc::clone(self), stop.clone());
         let run = move || {
             // Without it the rest of the program has no purpose.
@@ -61,11 +62,12 @@ impl Pipeline {
     /// A sender's connection. Where the queue is full, `submit` waits, nobody
     /// reads, and TCP holds the sender back.
     fn receive(&self, conn: &mut Connection) -> io::Result<()> {
+        let mut framing = Framing::default();
         while conn.next()? {
-            let mut text = Vec::new();
-            Read::take(&mut *conn, LONGEST_LINE).read_until(b'\n', &mut text)?;
-            let shown = String::from_utf8_lossy(text.trim_ascii_end());
-            let shown = shown.replace(char::is_control, "?");
+            let Some(text) = framing.read(conn)? else {
+                continue;
+            };
+            let shown = String::from_utf8_lossy(text.trim_ascii_end()).into_owned();
             let line = self
                 .ledger
                 .received(text)
@@ -148,10 +150,12 @@ impl Pipeline {
     }
 }
 
-fn announce(event: &Event<'_>) {
-    if let Event::Ready { addresses } = event {
-        for address in *addresses {
-            say(format_args!("listening on {address}"));
+/// Says where it listens. A reader that stalls costs a second.
+fn announce(output: Output) -> impl Fn(&Event<'_>) {
+    move |event| {
+        if let Event::Ready { addresses } = event {
+            let lines = addresses.iter().map(|at| format!("listening on {at}"));
+            output.write_within(LAST_LINES, lines.collect());
         }
     }
 }

@@ -35,6 +35,14 @@ impl Process {
         }
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+
     /// Waits for its end, but not for ever.
     pub(crate) fn ended(&mut self) -> ExitStatus {
         let mut status = None;
@@ -92,8 +100,12 @@ impl App {
         fs::read_to_string(self.dir.path().join("stdout")).unwrap()
     }
 
+    pub(crate) fn stderr(&self) -> String {
+        fs::read_to_string(self.dir.path().join("stderr")).unwrap()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.process.0), signal).unwrap();
+        self.process.signal(signal);
     }
 
     /// Asks for a stop and waits for the end.
@@ -107,15 +119,21 @@ impl App {
         Ended {
             code,
             stdout: self.stdout(),
-            stderr: fs::read_to_string(self.dir.path().join("stderr")).unwrap(),
+            stderr: self.stderr(),
         }
     }
 
     /// Sends a file with util-linux's logger, and waits until it is sent.
     pub(crate) fn logger(&self, lines: &str) {
+        self.logger_with(&[], lines);
+    }
+
+    /// The same with further options of logger's.
+    pub(crate) fn logger_with(&self, options: &[&str], lines: &str) {
         let input = self.input("logger", lines);
         let mut command = Command::new("logger");
         command.args(["--tcp", "--server", "127.0.0.1", "--tag", "httpd"]);
+        command.args(options);
         command.args(["--port", &self.address.port().to_string()]);
         assert!(Process::spawn(command.stdin(input)).ended().success());
     }

@@ -7,5 +7,9 @@
 
 mod app;
 mod conservation;
+mod framings;
 mod naive_wait;
+mod outputs;
 mod pressure;
+#[path = "../../../http-drain/tests/it/unread.rs"]
+mod unread;
