@@ -2,23 +2,38 @@
 --   done    it is in the database
 --   back    nothing is wrong with it: it is the next again
 --   failed  it comes last, until it has failed ARGV[3] times; then it is dead
--- Where the worker's list does not have it any more, its lease had run out and
--- the message is somebody else's.
 -- Returns 1 where the message went to the dead.
+--
+-- A script is no transaction: where Redis refuses one command, what the earlier
+-- ones did stays done. So the message is never taken out first: LMOVE moves it
+-- or does nothing, and all that comes before it may be done twice.
 local mine, list, failures, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local message, how, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local died = 0
-if redis.call('LREM', mine, 1, message) == 1 then
-  if how == 'back' then
-    redis.call('RPUSH', list, message)
-  elseif how == 'failed' and redis.call('HINCRBY', failures, message, 1) < most then
-    redis.call('LPUSH', list, message)
-  else
-    redis.call('HDEL', failures, message)
-    if how == 'failed' then
-      redis.call('LPUSH', dead, message)
-      died = 1
-    end
-  end
+
+if how == 'done' then
+  redis.call('LREM', mine, 1, message)
+  redis.call('HDEL', failures, message)
+  return 0
 end
-return died
+
+-- The worker's list has it at an end, beside what an answer that was lost left
+-- there. Where it does not, the lease had run out and the message is another
+-- process's.
+local from = 'LEFT'
+if redis.call('LINDEX', mine, 0) ~= message then
+  if redis.call('LINDEX', mine, -1) ~= message then
+    return 0
+  end
+  from = 'RIGHT'
+end
+if how == 'back' then
+  redis.call('LMOVE', mine, list, from, 'RIGHT')
+  return 0
+end
+if redis.call('HINCRBY', failures, message, 1) < most then
+  redis.call('LMOVE', mine, list, from, 'LEFT')
+  return 0
+end
+redis.call('LMOVE', mine, dead, from, 'LEFT')
+redis.call('HDEL', failures, message)
+return 1

@@ -170,7 +170,7 @@ impl Places {
 /// No message may be written twice.
 pub(crate) const NONE: BTreeSet<String> = BTreeSet::new();
 
-fn ask<T: FromRedisValue>(redis: &mut Connection, words: &[&str]) -> T {
+pub(crate) fn ask<T: FromRedisValue>(redis: &mut Connection, words: &[&str]) -> T {
     let mut command = redis::cmd(words[0]);
     command.arg(&words[1..]).query(redis).unwrap()
 }

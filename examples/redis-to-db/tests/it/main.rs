@@ -14,6 +14,7 @@ mod kills;
 mod outages;
 mod programs;
 mod redis_errors;
+mod scripts;
 mod servers;
 mod stopping;
 mod telling;
