@@ -183,7 +183,7 @@ where
 
     /// Counts and turns away a client that came too late.
     pub(crate) fn refuse(&self, socket: &TcpStream) {
-        self.table.refuse();
+        self.table.refuse(1);
         turn_away(socket);
     }
 
@@ -261,16 +261,19 @@ where
     }
 
     /// Ends accepting for good and wakes the threads that wait in it. Whoever
-    /// is still in a queue is turned away and counted, unless the queue is
-    /// another process's, too. Blocks for a moment.
+    /// is still in a queue or in the middle of a handshake is turned away and
+    /// counted, unless the queue is another process's, too. Blocks for a moment.
     pub(crate) fn close_ports(&self) {
         if !self.table.close() {
             return;
         }
         drop(lock(&self.spare).take());
         for port in self.ports_of_ours() {
+            // Before the sweep: one that comes into the queue in between is
+            // counted twice rather than not at all.
+            self.table.refuse(port.listener.half_open().unwrap_or(0));
             if !port.sweep(|client| self.refuse(&client)) {
-                self.table.refuse(); // one at least
+                self.table.refuse(1); // at least
             }
             port.listener.close();
         }

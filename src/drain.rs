@@ -14,6 +14,15 @@ use std::time::{Duration, Instant};
 
 /// How often the doors are looked at while accepting ends.
 const DOOR_SLICE: Duration = Duration::from_millis(2);
+/// How long it must be quiet before accepting ends: a client that the kernel
+/// was just looking at when new ones were refused is in its tables by then.
+const GRACE: Duration = Duration::from_millis(10);
+/// The same where clients are far away, and the kernel does not tell of those
+/// in the middle of their handshake.
+const FAR_GRACE: Duration = Duration::from_millis(150);
+/// Of the time that it takes to ask the kernel, so much goes by before it is
+/// asked again.
+const ASKING_PAUSE: u32 = 16;
 /// How often the deadline and the cut are looked at.
 const SLICE: Duration = Duration::from_millis(20);
 /// How often is said what is left.
@@ -27,7 +36,7 @@ const WORD: Duration = Duration::from_secs(1);
 pub(crate) fn supervise<'scope, F>(
     crew: &'scope Crew<'_, F>,
     scope: &'scope Scope<'scope, '_>,
-    grace: Duration,
+    accept_grace: Option<Duration>,
     drain_timeout: Option<Duration>,
 ) -> Duration
 where
@@ -38,7 +47,7 @@ where
     }
     let seen = Instant::now();
     let deadline = Deadline::from(drain_timeout).earlier(crew.terms.stop.cut_at());
-    let mut door = Some(Door::close_slowly(crew, grace));
+    let mut door = Some(Door::close_slowly(crew, accept_grace));
     let left = crew.table.begin_stop();
     crew.terms.tell(|| Event::Stopping { left, deadline });
     let mut next_word = seen + WORD;
@@ -100,18 +109,25 @@ where
 /// in the middle of a handshake still does. Where the listeners are another
 /// process's, too, their queues are left to it.
 struct Door {
+    /// How long it must be quiet before the kernel is asked who is on the way.
     grace: Duration,
+    /// How long, where it cannot be asked.
+    blind_grace: Duration,
     /// Whether new clients are refused everywhere.
     refusing: bool,
     at_first: u64,
     entered: u64,
     quiet_since: Instant,
+    ask_again: Instant,
+    /// Whether it was asked before: the answer is logged once.
+    asked: bool,
 }
 
 impl Door {
-    fn close_slowly<F>(crew: &Crew<'_, F>, grace: Duration) -> Self {
-        let mut refusing = true;
+    fn close_slowly<F>(crew: &Crew<'_, F>, accept_grace: Option<Duration>) -> Self {
+        let (mut refusing, mut far) = (true, false);
         for port in crew.ports_of_ours() {
+            far |= !port.listener.address().ip().to_canonical().is_loopback();
             if let Err(error) = port.listener.refuse_new_clients() {
                 refusing = false;
                 let address = port.listener.address();
@@ -120,15 +136,19 @@ impl Door {
         }
         let entered = crew.table.entered();
         Self {
-            grace,
+            grace: accept_grace.unwrap_or(GRACE),
+            blind_grace: accept_grace.unwrap_or(if far { FAR_GRACE } else { GRACE }),
             refusing,
             at_first: entered,
             entered,
             quiet_since: Instant::now(),
+            ask_again: Instant::now(),
+            asked: false,
         }
     }
 
-    /// Whether a whole grace has passed without a client.
+    /// Whether a whole grace has passed without a client, and none is in the
+    /// middle of its handshake.
     fn is_quiet<F>(&mut self, crew: &Crew<'_, F>) -> bool {
         let entered = crew.table.entered();
         // Where new clients cannot be refused, a queue's worth is the end.
@@ -144,6 +164,125 @@ impl Door {
             self.quiet_since = Instant::now();
             return false;
         }
-        self.quiet_since.elapsed() >= self.grace
+        let quiet = self.quiet_since.elapsed();
+        if quiet < self.grace || Instant::now() < self.ask_again {
+            return false;
+        }
+        match self.ask(crew) {
+            // One whose handshake has ended since we looked is in a queue now.
+            Ok(0) => !crew.ports_of_ours().any(|port| port.listener.has_client()),
+            Ok(_) => false,
+            Err(_) => quiet >= self.blind_grace,
+        }
+    }
+
+    /// How many clients are in the middle of their handshake.
+    fn ask<F>(&mut self, crew: &Crew<'_, F>) -> io::Result<usize> {
+        let began = Instant::now();
+        let half_open = crew.ports_of_ours().map(|port| port.listener.half_open());
+        let half_open = half_open.sum::<io::Result<usize>>();
+        self.ask_again = Instant::now() + began.elapsed() * ASKING_PAUSE;
+        if !std::mem::replace(&mut self.asked, true) {
+            match &half_open {
+                Ok(0) => {}
+                Ok(left) => log::info!("clients in the middle of their handshake: {left}"),
+                Err(error) => log::debug!("cannot ask for clients in a handshake: {error}"),
+            }
+        }
+        half_open
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::listener::Listener;
+    use crate::sys::tests::deferring;
+    use crate::{Echo, Report, Server, Stop};
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::thread;
+    use std::time::Duration;
+
+    const WATCHDOG: Duration = Duration::from_secs(60);
+    /// Longer than any grace.
+    const LATE: Duration = Duration::from_millis(400);
+
+    /// A client whose connect has succeeded, and whose handshake has not ended.
+    fn half_open() -> (TcpListener, TcpStream) {
+        let listener = deferring("127.0.0.1:0");
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(WATCHDOG)).unwrap();
+        (listener, client)
+    }
+
+    /// Serves until the stop, which comes at once; `meanwhile` runs beside it.
+    fn stopped(server: Server, meanwhile: impl FnOnce(&Stop)) -> Report {
+        let (stop, echo) = (Stop::new(), Echo::default());
+        stop.set();
+        thread::scope(|scope| {
+            let served = scope.spawn(|| server.run(&stop, |conn| echo.serve(conn)));
+            meanwhile(&stop);
+            served.join().unwrap().unwrap()
+        })
+    }
+
+    #[test]
+    fn a_client_whose_handshake_ends_long_after_the_stop_is_served() {
+        let (listener, mut client) = half_open();
+        let server = Server::from(listener).drain_timeout(WATCHDOG);
+        let report = stopped(server, |_| {
+            thread::sleep(LATE);
+            client.write_all(b"late").unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            let mut echo = String::new();
+            client.read_to_string(&mut echo).unwrap();
+            assert_eq!(echo, "late");
+        });
+        assert_eq!((report.accepted, report.refused), (1, 0));
+        assert!(report.is_clean(), "{report}");
+    }
+
+    /// What it takes: a pause of a fixed length resets that client.
+    #[test]
+    fn a_fixed_grace_resets_a_client_whose_handshake_ends_later() {
+        let (listener, mut client) = half_open();
+        let listener = Listener::from(listener);
+        listener.refuse_new_clients().unwrap();
+        thread::sleep(super::FAR_GRACE);
+        assert!(!listener.has_client());
+        listener.close();
+        let _ = client.write_all(b"late");
+        let end = client.read(&mut [0]).unwrap_err();
+        assert_eq!(end.kind(), ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn a_client_whose_handshake_has_not_ended_by_the_deadline_is_refused() {
+        let (listener, _client) = half_open();
+        let server = Server::from(listener).drain_timeout(LATE);
+        let report = stopped(server, |_| {});
+        assert_eq!((report.accepted, report.refused), (0, 1));
+        assert!(!report.is_clean() && report.elapsed >= LATE, "{report}");
+    }
+
+    #[test]
+    fn the_cut_ends_the_wait_for_a_handshake() {
+        let (listener, _client) = half_open();
+        let server = Server::from(listener).drain_timeout(None);
+        let report = stopped(server, Stop::cut);
+        assert_eq!((report.accepted, report.refused), (0, 1));
+    }
+
+    #[test]
+    fn a_client_that_went_away_in_its_handshake_is_not_waited_for() {
+        let (listener, client) = half_open();
+        let server = Server::from(listener).drain_timeout(None);
+        let report = stopped(server, |_| {
+            socket2::SockRef::from(&client)
+                .set_linger(Some(Duration::ZERO))
+                .unwrap();
+            drop(client); // a reset
+        });
+        assert!(report.is_clean(), "{report}");
     }
 }

@@ -105,6 +105,7 @@ mod event;
 #[doc = include_str!("guide.md")]
 #[cfg(all(feature = "signals", feature = "handover"))]
 pub mod guide {}
+mod half_open;
 #[cfg(feature = "handover")]
 pub mod handover;
 mod idle;

@@ -1,5 +1,6 @@
 //! A listening socket whose accept times out, and the end of accepting.
 
+use crate::half_open::HalfOpen;
 use crate::lock::lock;
 use crate::sync::{Arc, Mutex};
 use crate::sys;
@@ -31,6 +32,7 @@ pub(crate) struct Listener {
     #[cfg_attr(not(feature = "handover"), allow(dead_code))]
     asked: SocketAddr,
     title: Arc<Title>,
+    half_open: Mutex<HalfOpen>,
     /// How long to wait for a client where the socket was not told.
     tick: OnceLock<Duration>,
 }
@@ -92,6 +94,7 @@ impl Listener {
             address,
             asked,
             title: Arc::new(title),
+            half_open: Mutex::default(),
             tick: OnceLock::new(),
         }
     }
@@ -203,6 +206,15 @@ impl Listener {
     pub(crate) fn has_client(&self) -> bool {
         let socket = self.socket();
         socket.is_ok_and(|socket| sys::wait_readable(&*socket, Duration::ZERO))
+    }
+
+    /// How many clients are in the middle of their handshake, of those that
+    /// were when this was first asked.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked here.
+    pub(crate) fn half_open(&self) -> io::Result<usize> {
+        lock(&self.half_open).count(&*self.socket()?, self.address)
     }
 
     /// From now on new clients are refused at once (ECONNREFUSED), while those

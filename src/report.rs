@@ -19,7 +19,8 @@ pub struct Report {
     /// Ended by force: at the drain deadline, by [`Stop::cut`](crate::Stop::cut), or still
     /// sending when their linger ran out during the stop.
     pub cut: u64,
-    /// Connected clients that could not be served before the drain deadline.
+    /// Clients that were connected, or in the middle of their handshake, and could
+    /// not be served before the drain deadline.
     pub refused: u64,
     /// Closed politely because their peer had too many connections.
     pub limited: u64,

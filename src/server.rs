@@ -18,7 +18,7 @@ use crate::table::{Limits, Table};
 use crate::terms::{Observer, Terms};
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{TcpListener, ToSocketAddrs};
 use std::time::Duration;
 
 /// Linux rounds socket timeouts up to its clock tick, 4 ms where measured.
@@ -209,9 +209,14 @@ impl Server {
         self
     }
 
-    /// How long it must be quiet before accepting ends at a stop, so that
-    /// handshakes in flight complete: more than a round trip to the clients.
-    /// By default 10 ms where all listeners are on loopback, else 150 ms.
+    /// How long it must be quiet before accepting ends at a stop; 10 ms by
+    /// default. Clients in the middle of their handshake are waited for besides,
+    /// however far away they are.
+    ///
+    /// Where the kernel does not tell of those (neither by netlink's sock_diag
+    /// nor by `/proc`) this is all the time they have, and should be more than a
+    /// round trip: by default 10 ms where all listeners are on loopback, else
+    /// 150 ms.
     #[must_use]
     pub fn accept_grace(mut self, grace: Duration) -> Self {
         self.accept_grace = Some(grace);
@@ -269,10 +274,7 @@ impl Server {
         F: Fn(&mut Connection) -> io::Result<()> + Sync,
     {
         let live = self.live();
-        let grace = self
-            .accept_grace
-            .unwrap_or_else(|| default_grace(live.addresses()));
-        let drain_timeout = self.drain_timeout;
+        let (grace, drain_timeout) = (self.accept_grace, self.drain_timeout);
         let (limits, per_peer) = (self.limits(), self.max_per_peer);
         let (before_serving, serving) = (self.before_serving.take(), self.serving());
         let crew = self.into_crew(stop, &handler)?;
@@ -366,17 +368,6 @@ impl Server {
 fn effective_poll(asked: Duration, drain_timeout: Option<Duration>) -> Duration {
     let share = drain_timeout.map_or(Duration::MAX, |drain| (drain / 4).max(LEAST_SHARE));
     asked.min(share).max(LEAST_POLL)
-}
-
-/// How long a whole grace without a client must be before accepting ends:
-/// long enough for a handshake in flight to complete.
-fn default_grace(addresses: &[SocketAddr]) -> Duration {
-    let local = |address: &SocketAddr| address.ip().to_canonical().is_loopback();
-    if addresses.iter().all(local) {
-        Duration::from_millis(10)
-    } else {
-        Duration::from_millis(150)
-    }
 }
 
 impl From<TcpListener> for Server {

@@ -217,6 +217,28 @@ pub(crate) mod tests {
         (listener.accept().unwrap().0, peer)
     }
 
+    /// A listener whose clients stay in the middle of their handshake until
+    /// they send something, though their connect has succeeded
+    /// (TCP_DEFER_ACCEPT, tcp(7)).
+    #[allow(unsafe_code)]
+    pub(crate) fn deferring(address: &str) -> TcpListener {
+        use std::os::fd::AsRawFd;
+        let listener = TcpListener::bind(address).unwrap();
+        let seconds: std::ffi::c_int = 600;
+        // SAFETY: it reads one C int, which lives until it returns.
+        let outcome = unsafe {
+            libc::setsockopt(
+                listener.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_DEFER_ACCEPT,
+                (&raw const seconds).cast(),
+                4,
+            )
+        };
+        assert_eq!(outcome, 0);
+        listener
+    }
+
     #[test]
     fn pending_counts_what_arrived() {
         let (socket, mut peer) = pair();

@@ -222,9 +222,9 @@ impl Table {
         state.ended
     }
 
-    /// Counts a client that could not be served.
-    pub(crate) fn refuse(&self) {
-        lock(&self.state).report.refused += 1;
+    /// Counts clients that could not be served.
+    pub(crate) fn refuse(&self, clients: usize) {
+        lock(&self.state).report.refused += clients as u64;
     }
 
     /// The stop was seen. Returns how many connections are alive.

@@ -11,5 +11,5 @@ mod limits;
 mod observed;
 mod stopping;
 mod storms;
-mod strace;
+pub(crate) mod strace;
 mod threads;

@@ -5,6 +5,7 @@
 //! kernel's own netem is not built into every kernel; the relay needs socat and
 //! TUN only.)
 
+mod far;
 mod joined;
 mod relay;
 mod silence;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// Which threads of a server are hit.
 #[derive(Clone, Copy)]
-pub(super) enum Hit {
+pub(crate) enum Hit {
     /// All, and those that start meanwhile.
     All,
     /// The one that serves this connection, and no other.
@@ -16,22 +16,22 @@ pub(super) enum Hit {
 }
 
 /// A fault that lasts until it is [lifted](Fault::lift).
-pub(super) struct Fault {
+pub(crate) struct Fault {
     strace: Child,
     trace: File,
     began: Instant,
 }
 
 /// A fault that is over.
-pub(super) struct Lifted {
+pub(crate) struct Lifted {
     /// Calls that were made to fail.
-    pub(super) injected: usize,
-    pub(super) lasted: Duration,
+    pub(crate) injected: usize,
+    pub(crate) lasted: Duration,
 }
 
 impl Fault {
     /// Makes calls fail as strace(1) is told by `--inject`, and waits until it does.
-    pub(super) fn inject(server: Pid, hit: Hit, injection: &str) -> Self {
+    pub(crate) fn inject(server: Pid, hit: Hit, injection: &str) -> Self {
         let (trace, said) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         let call = injection.split(':').next().unwrap();
         let mut command = Command::new("strace");
@@ -65,17 +65,17 @@ impl Fault {
         }
     }
 
-    pub(super) fn lasts(&self) -> Duration {
+    pub(crate) fn lasts(&self) -> Duration {
         self.began.elapsed()
     }
 
     /// How many calls it has made to fail so far.
-    pub(super) fn injected(&self) -> usize {
+    pub(crate) fn injected(&self) -> usize {
         text(&self.trace).matches("(INJECTED)").count()
     }
 
     /// Ends the fault: strace lets the server go.
-    pub(super) fn lift(mut self) -> Lifted {
+    pub(crate) fn lift(mut self) -> Lifted {
         let lasted = self.lasts();
         kill_process(Pid::from_child(&self.strace), Signal::TERM).unwrap();
         let patience = Instant::now() + WATCHDOG;
@@ -98,7 +98,7 @@ impl Drop for Fault {
 }
 
 /// The names of a process's threads, with their numbers.
-pub(super) fn threads(process: Pid) -> Vec<(i32, String)> {
+pub(crate) fn threads(process: Pid) -> Vec<(i32, String)> {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
     let threads = tasks.flatten().filter_map(|task| {
         let name = fs::read_to_string(task.path().join("comm")).ok()?;

@@ -25,6 +25,8 @@ pub(super) struct Weather {
     pub(super) delay: Duration,
     /// Up to so much more, at random, so that packets overtake each other.
     pub(super) jitter: Duration,
+    /// Of the TCP packets to the server, the one with this number is lost.
+    pub(super) without: Option<u64>,
 }
 
 /// What befell them.
@@ -65,8 +67,12 @@ impl Relay {
         ];
         let (done, counts) = (Arc::default(), Arc::default());
         let [server_side, clients_side] = &here;
+        let back = Weather {
+            without: None,
+            ..weather
+        };
         let directions = [
-            Direction::new([server_side, clients_side], clients, weather, &counts),
+            Direction::new([server_side, clients_side], clients, back, &counts),
             Direction::new([clients_side, server_side], server, weather, &counts),
         ];
         let threads = directions.into_iter().map(|direction| {
@@ -136,6 +142,8 @@ struct Direction {
     /// By the time when they are due, and their number.
     on_the_way: BTreeMap<(Instant, u64), Vec<u8>>,
     number: u64,
+    /// TCP packets so far.
+    tcp: u64,
     /// The latest that has arrived.
     latest: u64,
 }
@@ -156,6 +164,7 @@ impl Direction {
             counts: Arc::clone(counts),
             on_the_way: BTreeMap::new(),
             number: 0,
+            tcp: 0,
             latest: 0,
         }
     }
@@ -182,7 +191,11 @@ impl Direction {
     }
 
     fn take(&mut self, packet: &[u8]) {
-        if self.chance(self.weather.loss) {
+        // IPv4 and TCP: the kernel sends packets of its own, too.
+        let is_tcp = packet[0] >> 4 == 4 && packet.get(9) == Some(&6);
+        self.tcp += u64::from(is_tcp);
+        let unwanted = is_tcp && self.weather.without == Some(self.tcp);
+        if unwanted || self.chance(self.weather.loss) {
             self.counts.lost.fetch_add(1, Relaxed);
             return;
         }

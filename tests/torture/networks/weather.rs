@@ -144,6 +144,7 @@ fn everything_at_once() {
         twice: 10,
         delay: 10 * MS,
         jitter: 20 * MS,
+        without: None,
     };
     keeps("packets lost, delayed, out of order and twice", all);
 }
