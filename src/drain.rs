@@ -68,7 +68,8 @@ where
         }
         if Instant::now() >= next_word {
             next_word = Instant::now() + WORD;
-            say_what_is_left(crew, deadline);
+            let half_open = door.as_ref().map_or(0, |door| door.half_open);
+            say_what_is_left(crew, half_open, deadline);
         }
     }
 }
@@ -92,7 +93,7 @@ where
     crew.close_ports();
 }
 
-fn say_what_is_left<F>(crew: &Crew<'_, F>, deadline: Deadline)
+fn say_what_is_left<F>(crew: &Crew<'_, F>, half_open: usize, deadline: Deadline)
 where
     F: Fn(&mut Connection) -> io::Result<()> + Sync,
 {
@@ -100,6 +101,7 @@ where
     crew.terms.tell(|| Event::Draining {
         left: crew.table.len(),
         oldest: oldest.as_ref(),
+        half_open,
         deadline,
         cut: crew.terms.is_cut(),
     });
@@ -118,9 +120,12 @@ struct Door {
     at_first: u64,
     entered: u64,
     quiet_since: Instant,
+    /// When the kernel may be asked again.
     ask_again: Instant,
-    /// Whether it was asked before: the answer is logged once.
-    asked: bool,
+    /// Clients in the middle of their handshake when it was last asked.
+    half_open: usize,
+    /// Whether it was logged that it cannot be asked.
+    blind: bool,
 }
 
 impl Door {
@@ -143,7 +148,8 @@ impl Door {
             entered,
             quiet_since: Instant::now(),
             ask_again: Instant::now(),
-            asked: false,
+            half_open: 0,
+            blind: false,
         }
     }
 
@@ -169,27 +175,26 @@ impl Door {
             return false;
         }
         match self.ask(crew) {
+            Ok(()) if self.half_open > 0 => false,
             // One whose handshake has ended since we looked is in a queue now.
-            Ok(0) => !crew.ports_of_ours().any(|port| port.listener.has_client()),
-            Ok(_) => false,
-            Err(_) => quiet >= self.blind_grace,
+            Ok(()) => !crew.ports_of_ours().any(|port| port.listener.has_client()),
+            Err(error) => {
+                if !std::mem::replace(&mut self.blind, true) {
+                    log::debug!("cannot ask for clients in a handshake: {error}");
+                }
+                quiet >= self.blind_grace
+            }
         }
     }
 
-    /// How many clients are in the middle of their handshake.
-    fn ask<F>(&mut self, crew: &Crew<'_, F>) -> io::Result<usize> {
+    /// Asks the kernel how many clients are in the middle of their handshake.
+    fn ask<F>(&mut self, crew: &Crew<'_, F>) -> io::Result<()> {
         let began = Instant::now();
         let half_open = crew.ports_of_ours().map(|port| port.listener.half_open());
         let half_open = half_open.sum::<io::Result<usize>>();
         self.ask_again = Instant::now() + began.elapsed() * ASKING_PAUSE;
-        if !std::mem::replace(&mut self.asked, true) {
-            match &half_open {
-                Ok(0) => {}
-                Ok(left) => log::info!("clients in the middle of their handshake: {left}"),
-                Err(error) => log::debug!("cannot ask for clients in a handshake: {error}"),
-            }
-        }
-        half_open
+        self.half_open = half_open?;
+        Ok(())
     }
 }
 
@@ -197,9 +202,10 @@ impl Door {
 mod tests {
     use crate::listener::Listener;
     use crate::sys::tests::deferring;
-    use crate::{Echo, Report, Server, Stop};
+    use crate::{Echo, Event, Report, Server, Stop};
     use std::io::{ErrorKind, Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::sync::mpsc;
     use std::thread;
     use std::time::Duration;
 
@@ -229,9 +235,15 @@ mod tests {
     #[test]
     fn a_client_whose_handshake_ends_long_after_the_stop_is_served() {
         let (listener, mut client) = half_open();
+        let (told, waiting) = mpsc::channel();
         let server = Server::from(listener).drain_timeout(WATCHDOG);
+        let server = server.observe(move |event| {
+            if let Event::Draining { half_open, .. } = event {
+                let _ = told.send(*half_open);
+            }
+        });
         let report = stopped(server, |_| {
-            thread::sleep(LATE);
+            assert_eq!(waiting.recv_timeout(WATCHDOG), Ok(1));
             client.write_all(b"late").unwrap();
             client.shutdown(Shutdown::Write).unwrap();
             let mut echo = String::new();

@@ -132,6 +132,8 @@ pub enum Event<'a> {
         left: usize,
         /// The one that was accepted first.
         oldest: Option<&'a Snapshot>,
+        /// Clients in the middle of their handshake, which are waited for, too.
+        half_open: usize,
         /// When they will be cut.
         deadline: Deadline,
         /// Whether they were already: then a handler ignores its connection.

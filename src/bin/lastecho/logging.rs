@@ -60,6 +60,7 @@ pub(crate) fn tell(event: &Event<'_>) {
         Event::Draining {
             left,
             oldest,
+            half_open,
             deadline,
             cut,
         } => {
@@ -70,7 +71,12 @@ pub(crate) fn tell(event: &Event<'_>) {
             } else {
                 format!("cut {deadline}; another signal cuts at once")
             };
-            log::info!("draining: {} left{oldest}; {what_next}", count(left));
+            let half_open = match half_open {
+                0 => String::new(),
+                n => format!(" and {n} in a handshake"),
+            };
+            let left = count(left);
+            log::info!("draining: {left} left{half_open}{oldest}; {what_next}");
         }
         Event::Cutting { left } => log::warn!("cutting: {} left", count(left)),
         _ => {}
