@@ -6,11 +6,14 @@ mod http;
 
 use app::App;
 use clap::{Parser, ValueEnum};
+use lastecho::escape::EscapedLog;
+use lastecho::nonblocking_writer::{self, flush_standard_streams};
 use lastecho::signals::{self, Request, Signals};
 use lastecho::{Deadline, Event, Report, Server, Stop};
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
+use std::error::Error;
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::process::{ExitCode, exit};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -18,6 +21,8 @@ use std::time::Duration;
 
 /// A client that keeps its connection is waited for so long.
 const IDLE: Duration = Duration::from_secs(60);
+/// How long the last lines may take to their reader.
+const LAST_LINES: Duration = Duration::from_secs(1);
 /// Something was cut or refused.
 const NOT_CLEAN: u8 = 3;
 
@@ -69,21 +74,29 @@ fn limit(text: &str) -> Result<Limit, humantime::DurationError> {
 
 fn main() -> ExitCode {
     let options = Options::try_parse().unwrap_or_else(|error| usage(&error));
-    let config = ConfigBuilder::new().set_time_format_rfc3339().build();
-    let level = if options.verbose {
-        LevelFilter::Debug
-    } else {
-        LevelFilter::Info
-    };
-    let _ = WriteLogger::init(level, config, io::stderr());
-    match serve(&options) {
+    let served = start_log(&options).and_then(|()| Ok(serve(&options)?));
+    let status = match served {
         Ok(report) if report.is_clean() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(NOT_CLEAN),
         Err(error) => {
             log::error!("{}: {error}", options.address);
             ExitCode::FAILURE
         }
-    }
+    };
+    flush_standard_streams(LAST_LINES);
+    status
+}
+
+/// The log goes to standard error, and never waits for its reader.
+fn start_log(options: &Options) -> Result<(), Box<dyn Error>> {
+    let level = if options.verbose {
+        LevelFilter::Debug
+    } else {
+        LevelFilter::Info
+    };
+    let config = ConfigBuilder::new().set_time_format_rfc3339().build();
+    let logger = WriteLogger::new(level, config, nonblocking_writer::stderr()?);
+    Ok(EscapedLog::start(level, *logger)?)
 }
 
 fn serve(options: &Options) -> io::Result<Report> {
@@ -114,6 +127,7 @@ fn catch_signals(stop: &Stop) -> io::Result<Signals> {
     signals::install_with(stop, &[], |signal, request| {
         log::info!("{}: {request:?}", signals::name(signal));
         if request == Request::Again {
+            flush_standard_streams(LAST_LINES);
             exit(NOT_CLEAN.into());
         }
     })
@@ -140,10 +154,11 @@ fn tell(event: &Event<'_>) {
     }
 }
 
-/// A line for machines. Whoever closed our standard output does not want it.
+/// A line for machines. One that nobody reads is dropped.
 fn say(line: impl Display) {
-    let mut stdout = io::stdout();
-    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    if let Ok(stdout) = nonblocking_writer::stdout() {
+        stdout.line(&line.to_string());
+    }
 }
 
 /// Help goes to standard output, a mistake to standard error in one line.
@@ -151,7 +166,10 @@ fn usage(error: &clap::Error) -> ! {
     if error.use_stderr() {
         let text = error.to_string();
         let line = text.lines().next().unwrap_or_default();
-        let _ = writeln!(io::stderr(), "http-drain: {line} (see --help)");
+        if let Ok(stderr) = nonblocking_writer::stderr() {
+            stderr.line(&format!("http-drain: {line} (see --help)"));
+        }
+        flush_standard_streams(LAST_LINES);
         exit(2);
     }
     let _ = error.print();

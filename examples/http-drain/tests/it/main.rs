@@ -7,6 +7,7 @@ mod client;
 mod harness;
 mod load;
 mod stopping;
+mod unread;
 mod usage;
 
 use harness::Program;

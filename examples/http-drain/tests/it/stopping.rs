@@ -3,7 +3,9 @@
 use crate::client::{Client, request};
 use crate::harness::{Curl, connect};
 use crate::start;
+use crate::unread::stop_unread;
 use std::io::ErrorKind;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// curl's exit statuses.
@@ -125,4 +127,11 @@ fn an_idle_client_does_not_hold_up_a_stop() {
     server.term();
     assert!(client.is_at_end());
     assert_eq!(server.wait().code, Some(0));
+}
+
+#[test]
+fn outputs_that_nothing_reads_hold_up_no_stop() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_http-drain"));
+    command.args(["127.0.0.1:0", "--drain-timeout", "2s"]);
+    assert_eq!(stop_unread(command, "listening on "), Some(0));
 }
