@@ -76,12 +76,19 @@ impl App {
     }
 
     fn run(&self, conn: &Connection, request: &Request, number: u64) -> io::Result<Response> {
-        let path = request.target.split('?').next().unwrap_or_default();
-        let pause = match path {
+        let options = request.method == "OPTIONS";
+        let pause = match request.path() {
             "/" => Duration::ZERO,
             "/slow" => self.slow,
+            "*" if options => Duration::ZERO, // the server itself (RFC 9110, 9.3.7)
             _ => return Ok(Response::error("404 Not Found")),
         };
+        if options {
+            return Ok(Response {
+                status: "200 OK",
+                body: String::new(),
+            });
+        }
         if !matches!(&*request.method, "GET" | "HEAD") {
             return Ok(Response::error("405 Method Not Allowed"));
         }

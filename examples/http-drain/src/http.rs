@@ -20,6 +20,30 @@ pub(crate) struct Request {
     pub(crate) keep_alive: bool,
 }
 
+impl Request {
+    /// Returns the target's path: of the origin form (`/path?query`), which
+    /// clients send to a server, and of the absolute form
+    /// (`http://host/path?query`), which they send to a proxy, and which a
+    /// server must take (RFC 9112, 3.2.2).
+    pub(crate) fn path(&self) -> &str {
+        let target = after_authority(&self.target).unwrap_or(&self.target);
+        match target.split('?').next() {
+            Some("") | None => "/",
+            Some(path) => path,
+        }
+    }
+}
+
+/// What follows the host of an absolute form.
+fn after_authority(target: &str) -> Option<&str> {
+    let (scheme, rest) = target.split_once("://")?;
+    let is_http = ["http", "https"]
+        .iter()
+        .any(|http| scheme.eq_ignore_ascii_case(http));
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    is_http.then(|| &rest[end..])
+}
+
 /// What a request is answered with.
 #[derive(Debug)]
 pub(crate) struct Response {
@@ -134,8 +158,8 @@ pub(crate) fn write(
         httpdate::fmt_http_date(SystemTime::now()),
         body.len()
     );
-    if status.starts_with("405") {
-        bytes.push_str("Allow: GET, HEAD\r\n");
+    if status.starts_with("405") || method == "OPTIONS" {
+        bytes.push_str("Allow: GET, HEAD, OPTIONS\r\n");
     }
     if last {
         bytes.push_str("Connection: close\r\n");
@@ -168,6 +192,22 @@ mod tests {
         assert_eq!((&*request.method, &*request.target), ("GET", "/slow?id=1"));
         assert!(request.keep_alive);
         assert_eq!(left, b"GET / HT");
+    }
+
+    #[test]
+    fn a_target_may_be_absolute() {
+        for (target, path) in [
+            ("/slow?a=http://b/", "/slow"),
+            ("http://a.test/slow?id=1", "/slow"),
+            ("HTTP://a.test:80", "/"),
+            ("https://a.test?id=1", "/"),
+            ("ftp://a.test/slow", "ftp://a.test/slow"),
+            ("*", "*"),
+        ] {
+            let head = format!("GET {target} HTTP/1.1\r\nHost: a.test\r\n\r\n");
+            let request = read(head.as_bytes()).0.unwrap().unwrap();
+            assert_eq!(request.path(), path, "{target}");
+        }
     }
 
     #[test]
