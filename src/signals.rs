@@ -4,7 +4,7 @@ use crate::deadline::Deadline;
 use crate::early::Early;
 use crate::stop::Stop;
 use crate::sys;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::backend::{Handle, SignalDelivery};
 use signal_hook::iterator::exfiltrator::SignalOnly;
 use std::ffi::c_int;
@@ -53,8 +53,13 @@ pub struct Signals {
 ///
 /// Install them before the server says that it is ready. A signal that the
 /// process ignores stays ignored, as its parent wants it to (`nohup`, a
-/// script's background job). Signals are handled on a thread of their own, so
-/// nothing but a byte in a pipe happens in the handler.
+/// script's background job); the log says so of INT and QUIT. One that the
+/// parent left blocked is unblocked. Signals are handled on a thread of their
+/// own, so nothing but a byte in a pipe happens in the handler.
+///
+/// SIGXFSZ, which a write beyond the limit of a file's size sends
+/// (`ulimit -f`, `LimitFSIZE=`), no longer ends the process: the write fails
+/// (EFBIG, setrlimit(2)), and the connections live on.
 ///
 /// # Errors
 /// What sigaction(2), socketpair(2) and starting a thread say.
@@ -73,20 +78,25 @@ pub fn install_with(
     mut observer: impl FnMut(c_int, Request) + Send + 'static,
 ) -> io::Result<Signals> {
     let ignored = ignored_signals();
-    let wanted = STOP_SIGNALS.iter().chain(others);
-    let wanted = wanted.filter(|&&signal| ignored & (1 << (signal - 1)) == 0);
+    let is_ignored = |signal: c_int| ignored & (1 << (signal - 1)) != 0;
+    warn_of_ignored(is_ignored);
+    let others = others.to_vec();
+    let wanted = STOP_SIGNALS.iter().chain(&others).chain(&[SIGXFSZ]);
+    let wanted: Vec<_> = wanted.copied().filter(|&s| !is_ignored(s)).collect();
     let (read, write) = UnixStream::pair()?;
-    let incoming = Incoming::with_pipe(read, write, SignalOnly, wanted)?;
+    let incoming = Incoming::with_pipe(read, write, SignalOnly, &wanted)?;
     let handle = incoming.handle();
     let mut asked = Asked::new(stop.clone());
     let thread = thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
+            // One thread that they are not blocked in is enough (signal(7)).
+            sys::unblock_signals(&wanted);
             each_signal(incoming, |signal| {
                 let request = if STOP_SIGNALS.contains(&signal) {
                     asked.again(Instant::now())
                 } else {
-                    Some(Request::Other)
+                    others.contains(&signal).then_some(Request::Other)
                 };
                 if let Some(request) = request {
                     observer(signal, request);
@@ -161,6 +171,17 @@ impl Asked {
             }
             _ => Request::Again,
         })
+    }
+}
+
+/// Who types a server into a script, as a background job, wonders why Ctrl-C or
+/// `kill -INT` does nothing (POSIX: such a job is started with both ignored).
+fn warn_of_ignored(is_ignored: impl Fn(c_int) -> bool) {
+    let keys = [SIGINT, SIGQUIT].into_iter().filter(|&s| is_ignored(s));
+    let names: Vec<_> = keys.map(name).collect();
+    if !names.is_empty() {
+        let names = names.join(" and ");
+        log::info!("{names} ignored, as at the start (a script's background job): use SIGTERM");
     }
 }
 

@@ -204,6 +204,25 @@ fn set_policy(policy: std::ffi::c_int) {
     unsafe { libc::sched_setscheduler(0, policy, &raw const parameter) };
 }
 
+/// Lets the calling thread take these signals, whatever mask it inherited: a
+/// signal to the process goes to any thread that does not block it (signal(7)).
+/// Numbers that are no signals are left out.
+#[allow(unsafe_code)]
+#[cfg(feature = "signals")]
+pub(crate) fn unblock_signals(signals: &[std::ffi::c_int]) {
+    // SAFETY: sigset_t is plain data, all zeroes are one, and sigemptyset makes
+    // it the empty set; sigaddset refuses other numbers (EINVAL), and the mask
+    // that is changed is the calling thread's. Nothing is kept of the set.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for &signal in signals {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -288,6 +307,44 @@ pub(crate) mod tests {
             recv_now(&socket, &mut [0; 8]).unwrap_err().kind(),
             io::ErrorKind::WouldBlock
         );
+    }
+
+    /// The signals that the calling thread blocks (proc_pid_status(5)).
+    #[cfg(feature = "signals")]
+    fn blocked() -> String {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let mut lines = status.lines();
+        lines
+            .find(|line| line.starts_with("SigBlk:"))
+            .unwrap()
+            .to_owned()
+    }
+
+    #[test]
+    #[cfg(feature = "signals")]
+    #[allow(unsafe_code)]
+    fn unblocking_changes_the_calling_thread_and_these_signals_only() {
+        let inherited = std::thread::spawn(|| {
+            let all_open = blocked();
+            // SAFETY: as in `unblock_signals`.
+            unsafe {
+                let mut set: libc::sigset_t = std::mem::zeroed();
+                libc::sigemptyset(&raw mut set);
+                libc::sigaddset(&raw mut set, libc::SIGTERM);
+                libc::sigaddset(&raw mut set, libc::SIGUSR1);
+                libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+            }
+            let both = blocked();
+            let other = std::thread::spawn(|| {
+                unblock_signals(&[libc::SIGTERM, libc::SIGUSR1, 0, -1, 4096]);
+                blocked()
+            });
+            assert_eq!(other.join().unwrap(), all_open);
+            assert_eq!(blocked(), both);
+            unblock_signals(&[libc::SIGTERM]);
+            assert!(blocked() != both && blocked() != all_open);
+        });
+        inherited.join().unwrap();
     }
 
     /// Of the calling thread (proc_pid_stat(5), field 41).

@@ -1,6 +1,7 @@
 //! Whoever reads what the server says can be gone, full or asleep: serving and
 //! stopping go on. And what it says goes where it belongs.
 
+mod limited;
 mod told;
 
 use crate::harness::{

@@ -37,10 +37,48 @@ fn an_ignored_signal_stays_ignored() {
             "{ended:?}"
         );
         assert!(
-            !ended.stderr.contains(signal_name(signal)),
+            !ended.stderr.contains(&format!("{}: ", signal_name(signal))),
             "{}",
             ended.stderr
         );
+    }
+}
+
+/// A shell starts background jobs of scripts so, and whoever types a session
+/// into a script wonders why `kill -INT` does nothing.
+#[test]
+fn what_is_ignored_at_the_start_is_told_in_one_line() {
+    for (ignored, told) in [
+        ("trap '' INT QUIT", &["SIGINT and SIGQUIT ignored, "][..]),
+        ("trap '' QUIT", &["SIGQUIT ignored, "]),
+        // Who uses nohup means it.
+        ("trap '' HUP", &[]),
+        ("true", &[]),
+    ] {
+        let ended = with_ignored(ignored, Signal::URG);
+        let lines = ended.stderr.lines().filter(|line| line.contains("ignored"));
+        let lines: Vec<_> = lines.collect();
+        assert_eq!(lines.len(), told.len(), "{ignored}: {lines:?}");
+        assert!(
+            lines.iter().zip(told).all(|(l, t)| l.contains(t)),
+            "{lines:?}"
+        );
+    }
+}
+
+/// Some supervisors and libraries block signals in the threads that start
+/// programs, and the mask is inherited (signal(7)).
+#[test]
+fn signals_that_were_blocked_at_the_start_are_heard() {
+    for signal in [Signal::INT, Signal::TERM, Signal::QUIT, Signal::HUP] {
+        let mut command = Command::new("env");
+        command.arg("--block-signal").arg(Program::Lastecho.path());
+        command.args(["--poll", "50ms", "127.0.0.1:0"]);
+        let mut server = Server::spawn(command, 1);
+        server.signal(Signal::USR1);
+        server.await_log("live: ");
+        server.signal(signal);
+        assert_eq!(server.wait().code(), Some(0));
     }
 }
 
