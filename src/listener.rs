@@ -257,7 +257,9 @@ impl Listener {
     /// It is not a listening TCP socket.
     pub(crate) fn inherit(descriptor: OwnedFd, foreign: bool) -> io::Result<Self> {
         let socket = Socket::from(descriptor);
-        let tcp = socket.protocol()? == Some(Protocol::TCP);
+        // Multipath TCP is TCP to us; systemd has SocketProtocol=mptcp.
+        let tcp = [Protocol::TCP, Protocol::MPTCP].map(Some);
+        let tcp = tcp.contains(&socket.protocol()?);
         if !tcp || !socket.is_listener()? {
             let message = "not a listening TCP socket";
             return Err(io::Error::new(ErrorKind::InvalidInput, message));
@@ -324,6 +326,11 @@ fn classify(error: io::Error) -> Accepted {
     }
 }
 
+fn is_unsupported(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    Errno::from_io_error(error) == Some(Errno::OPNOTSUPP)
+}
+
 /// Sets what every connection needs: blocking calls that return once per
 /// `tick`; no Nagle delay; urgent data in its place (out of line it would hide
 /// what follows it from FIONREAD, and the echo would lack it); and keepalive, so
@@ -337,7 +344,11 @@ pub(crate) fn set_options(socket: SockRef<'_>, tick: Duration) -> io::Result<()>
     let tick = Some(tick.max(Duration::from_millis(1)));
     socket.set_read_timeout(tick)?;
     socket.set_tcp_nodelay(true)?;
-    socket.set_out_of_band_inline(true)?;
+    match socket.set_out_of_band_inline(true) {
+        // Linux has no urgent data on Multipath TCP.
+        Err(error) if is_unsupported(&error) => {}
+        outcome => outcome?,
+    }
     socket.set_tcp_keepalive(&keepalive)?;
     socket.set_write_timeout(tick)
 }

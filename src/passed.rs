@@ -103,9 +103,16 @@ fn inherit_socket(number: RawFd) -> io::Result<UnixStream> {
 }
 
 impl Variables {
+    /// What was passed to us: nothing where LISTEN_PID names another process,
+    /// or no process and there is no predecessor (sd_listen_fds(3)).
     fn read(&self, our_pid: u32) -> io::Result<Announced> {
+        let handover = match (&self.pid, &self.handover) {
+            (Some(pid), _) if is_ours(pid, our_pid)? => None,
+            (None, Some(handover)) => Some(handover),
+            _ => return Ok(Announced::default()),
+        };
         let Some(count) = &self.count else {
-            return match &self.handover {
+            return match handover {
                 None => Ok(Announced::default()),
                 Some(_) => Err(wrong(&format!("{VARIABLE} without LISTEN_FDS"))),
             };
@@ -115,33 +122,42 @@ impl Variables {
                 "LISTEN_FDS={count:?} is not a number up to {MOST}"
             ))
         })?;
-        let names = match &self.names {
-            None => vec!["unknown".to_owned(); count],
-            Some(names) => names.split(':').map(str::to_owned).collect(),
-        };
-        if names.len() != count {
-            let message = format!(
-                "LISTEN_FDNAMES has {} names for {count} descriptors",
-                names.len()
-            );
-            return Err(wrong(&message));
-        }
         let mut announced = Announced {
-            names,
+            names: self.names(count)?,
             foreign: vec![true; count],
             predecessor: None,
         };
-        match (&self.pid, &self.handover) {
-            (Some(pid), _) if pid.parse() == Ok(our_pid) => {}
-            (Some(pid), _) => {
-                let message = format!("LISTEN_PID={pid:?}, and this is process {our_pid}");
-                return Err(wrong(&message));
-            }
-            (None, Some(handover)) => announced.read_handover(handover)?,
-            (None, None) => return Err(wrong("LISTEN_FDS without LISTEN_PID")),
+        if let Some(handover) = handover {
+            announced.read_handover(handover)?;
         }
         Ok(announced)
     }
+
+    /// One for each of so many descriptors.
+    fn names(&self, count: usize) -> io::Result<Vec<String>> {
+        let Some(names) = &self.names else {
+            return Ok(vec!["unknown".to_owned(); count]);
+        };
+        // An empty list and one empty name are written alike.
+        if count == 0 && names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names: Vec<_> = names.split(':').map(str::to_owned).collect();
+        if names.len() == count {
+            return Ok(names);
+        }
+        let count_of_names = names.len();
+        Err(wrong(&format!(
+            "LISTEN_FDNAMES has {count_of_names} names for {count} descriptors"
+        )))
+    }
+}
+
+/// Whether LISTEN_PID names this process.
+fn is_ours(pid: &str, our_pid: u32) -> io::Result<bool> {
+    let message = || wrong(&format!("LISTEN_PID={pid:?} is not a process number"));
+    let pid: u32 = pid.parse().map_err(|_| message())?;
+    Ok(pid == our_pid)
 }
 
 impl Announced {
@@ -204,6 +220,14 @@ mod tests {
             predecessor: None,
         };
         assert_eq!(supervised.unwrap(), expected);
+        for not_ours in [
+            [Some("x"), None, None, None],
+            [Some("1"), None, Some("4712"), Some("4,o")],
+            [Some("0"), Some(""), Some("4711"), None],
+        ] {
+            let announced = variables(not_ours).read(US);
+            assert_eq!(announced.unwrap(), Announced::default());
+        }
         let handed = variables([Some("2"), Some("a:b"), None, Some("5,of")]).read(US);
         let expected = Announced {
             names: vec!["a".into(), "b".into()],

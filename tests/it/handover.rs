@@ -8,3 +8,4 @@ mod misuse;
 mod passed;
 mod storm;
 mod supervised;
+mod variables;

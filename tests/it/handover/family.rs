@@ -47,11 +47,10 @@ impl Family {
         fs::hard_link(program, &linked).unwrap();
         let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         let mut command = Command::new(&linked);
-        command.args(arguments);
+        command.args(arguments).stdin(Stdio::null());
         adjust(&mut command);
         #[allow(clippy::zombie_processes)] // `wait` and `stop` wait for it
         let child = command
-            .stdin(Stdio::null())
             .stdout(stdout.try_clone().unwrap())
             .stderr(stderr.try_clone().unwrap())
             .spawn()
