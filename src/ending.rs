@@ -4,7 +4,7 @@
 //! Closing a socket that has unread input sends RST (RFC 9293, 3.10.4; RFC
 //! 1122, 4.2.2.13), and RST destroys what is still in our send queue. So:
 //!
-//! 1. FIN after the last byte: `shutdown(Write)`.
+//! 1. FIN after the last byte, a writer's message included: `shutdown(Write)`.
 //! 2. Linger: read and discard until the peer's FIN, or until the peer is
 //!    quiet *and* has acknowledged everything, or until the limit.
 //! 3. A last bounded sweep of what came meanwhile, then close.
@@ -57,7 +57,8 @@ pub(crate) enum End {
 
 /// Ends the connection in order, up to the point where dropping it closes it.
 ///
-/// Blocks until the peer has everything and is closed or quiet; at most 5 s for
+/// Blocks until a write in hand is over, then until the peer has everything and
+/// is closed or quiet; at most 5 s for
 /// one that has everything, the idle timeout for one that takes nothing; during
 /// a stop until the cut plus one slice (20 ms).
 pub(crate) fn end_in_order(link: &Link) -> End {
@@ -70,6 +71,7 @@ pub(crate) fn end_in_order(link: &Link) -> End {
 }
 
 fn try_in_order(link: &Link) -> End {
+    link.finish_writing();
     if !link.begin_linger() {
         return End::Forced;
     }

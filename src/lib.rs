@@ -146,6 +146,7 @@ mod title;
 mod whole_lines;
 mod workers;
 mod writer;
+mod writing;
 
 pub use connection::{Connection, Ending};
 pub use deadline::Deadline;

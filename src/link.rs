@@ -1,9 +1,10 @@
 //! One connection's socket with everything that is known and counted about it,
 //! shared between the thread that serves it, writers and the live table.
 
+mod sending;
+
 use crate::deadline::Deadline;
 use crate::eager::Eager;
-use crate::early::Early;
 use crate::event::{Event, Snapshot, State};
 use crate::idle::Idle;
 use crate::lock::lock;
@@ -11,6 +12,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::sync::{Arc, Condvar, Mutex, PoisonError};
 use crate::sys;
 use crate::terms::Terms;
+use crate::writing::Writing;
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -59,8 +61,8 @@ pub(crate) struct Link {
     idle: Idle,
     phase: Mutex<Phase>,
     cut_now: Condvar,
-    /// Held over a whole write, so that two writers' bytes do not mix.
-    writing: Mutex<()>,
+    /// One turn is one whole write, so that two writers' bytes do not mix.
+    writing: Writing,
 }
 
 impl Link {
@@ -83,7 +85,7 @@ impl Link {
             idle,
             phase: Mutex::new(Phase::Open),
             cut_now: Condvar::new(),
-            writing: Mutex::new(()),
+            writing: Writing::default(),
         }
     }
 
@@ -176,61 +178,6 @@ impl Link {
             self.timed_out.store(true, Relaxed);
         }
         Ok(over)
-    }
-
-    /// Writes everything and never loses its place: a partial count advances,
-    /// a tick that passed without room is only an occasion to look at the
-    /// idle timeout.
-    ///
-    /// Blocks while the peer takes nothing; room, a reset, the idle timeout
-    /// and [`cut`](Self::cut) wake it. An error is final.
-    pub(crate) fn send_all(&self, buf: &[u8]) -> io::Result<()> {
-        self.send_whole(buf)?;
-        let (id, bytes) = (self.id, buf.len());
-        self.terms.tell(|| Event::Reply { id, bytes });
-        Ok(())
-    }
-
-    fn send_whole(&self, mut buf: &[u8]) -> io::Result<()> {
-        let _whole = lock(&self.writing);
-        let mut early = Early::default();
-        while !buf.is_empty() {
-            match self.send_some(buf) {
-                Ok(0) => early.note(self.terms.tick()),
-                Ok(count) => buf = &buf[count..],
-                Err(error) => {
-                    self.unsent.fetch_add(buf.len() as u64, Relaxed);
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Zero where there was no room within a tick.
-    fn send_some(&self, buf: &[u8]) -> io::Result<usize> {
-        match sys::send(&self.socket, buf) {
-            Ok(0) => Err(ErrorKind::WriteZero.into()),
-            Ok(count) => {
-                self.sent.fetch_add(count as u64, Relaxed);
-                self.idle.restart();
-                Ok(count)
-            }
-            Err(error) if sys::is_tick(&error) => self.no_room().map(|()| 0),
-            Err(_) if self.state() == State::Cut => Err(cut_error()),
-            Err(error) => Err(self.failed(error)),
-        }
-    }
-
-    /// A tick passed without room in the send buffer.
-    fn no_room(&self) -> io::Result<()> {
-        if self.nothing()? {
-            return Err(idle_error());
-        }
-        if let Some(left) = self.idle.left().filter(|&left| left < self.terms.tick()) {
-            sys::wait_writable(&self.socket, left);
-        }
-        Ok(())
     }
 
     /// Notes that the peer or the network has ended the connection. Other

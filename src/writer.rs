@@ -8,10 +8,14 @@ use std::io::{self, Write};
 /// Writes to a [`Connection`](crate::Connection) from another thread.
 ///
 /// Each `write` is whole, and so is what one `write!` or `writeln!` formats:
-/// two threads' bytes do not mix. It does not keep the
-/// connection alive: once that has ended, writing fails with
-/// [`BrokenPipe`](io::ErrorKind::BrokenPipe). It blocks as the connection's
-/// own `write` does.
+/// two threads' bytes do not mix. Those who write at the same time take turns,
+/// the handler with them, in the order in which they began.
+///
+/// A write that has begun when the handler returns is finished before the
+/// connection ends, as what the handler wrote is: only the peer's reset, the
+/// idle timeout and the cut end it. A later one fails with
+/// [`BrokenPipe`](io::ErrorKind::BrokenPipe): a writer does not keep the
+/// connection alive. It blocks as the connection's own `write` does.
 #[derive(Clone, Debug)]
 pub struct Writer {
     link: Weak<Link>,

@@ -12,6 +12,7 @@ mod queue;
 mod server;
 mod stop;
 mod table;
+mod writing;
 
 use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, Runner};

@@ -1,0 +1,90 @@
+//! A connection's writes: each whole, in its turn, or the last.
+
+use super::{Link, cut_error, idle_error};
+use crate::early::Early;
+use crate::event::{Event, State};
+use crate::sync::atomic::Ordering::Relaxed;
+use crate::sys;
+use crate::writing::Closed;
+use std::io::{self, ErrorKind};
+
+impl Link {
+    /// Writes everything and never loses its place: a partial count advances,
+    /// a tick that passed without room is only an occasion to look at the
+    /// idle timeout.
+    ///
+    /// Blocks while the peer takes nothing; room, a reset, the idle timeout
+    /// and [`cut`](Self::cut) wake it. An error is final.
+    pub(crate) fn send_all(&self, buf: &[u8]) -> io::Result<()> {
+        self.send_whole(buf)?;
+        let (id, bytes) = (self.id, buf.len());
+        self.terms.tell(|| Event::Reply { id, bytes });
+        Ok(())
+    }
+
+    fn send_whole(&self, mut buf: &[u8]) -> io::Result<()> {
+        let turn = self.writing.begin();
+        let turn = turn.map_err(|closed| self.refused(closed, buf))?;
+        let mut early = Early::default();
+        while !buf.is_empty() {
+            match self.send_some(buf) {
+                Ok(0) => early.note(self.terms.tick()),
+                Ok(count) => buf = &buf[count..],
+                Err(error) => {
+                    turn.fail();
+                    self.unsent.fetch_add(buf.len() as u64, Relaxed);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A write that may not begin. After the end it is no matter of this
+    /// connection, and is counted nowhere.
+    fn refused(&self, closed: Closed, buf: &[u8]) -> io::Error {
+        if closed == Closed::Failed {
+            self.unsent.fetch_add(buf.len() as u64, Relaxed);
+        }
+        match self.state() {
+            State::Cut => cut_error(),
+            _ => ErrorKind::BrokenPipe.into(),
+        }
+    }
+
+    /// Lets no further write begin, and waits for the one in hand: what is
+    /// counted afterwards is all there is.
+    ///
+    /// Blocks while the peer takes nothing of it; what ends that write ends
+    /// this: the idle timeout, a reset, [`cut`](Self::cut).
+    pub(crate) fn finish_writing(&self) {
+        self.busy.store(true, Relaxed); // with a writer's message, where there is one
+        self.writing.close();
+    }
+
+    /// Zero where there was no room within a tick.
+    fn send_some(&self, buf: &[u8]) -> io::Result<usize> {
+        match sys::send(&self.socket, buf) {
+            Ok(0) => Err(ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                self.sent.fetch_add(count as u64, Relaxed);
+                self.idle.restart();
+                Ok(count)
+            }
+            Err(error) if sys::is_tick(&error) => self.no_room().map(|()| 0),
+            Err(_) if self.state() == State::Cut => Err(cut_error()),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    /// A tick passed without room in the send buffer.
+    fn no_room(&self) -> io::Result<()> {
+        if self.nothing()? {
+            return Err(idle_error());
+        }
+        if let Some(left) = self.idle.left().filter(|&left| left < self.terms.tick()) {
+            sys::wait_writable(&self.socket, left);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,162 @@
+//! Whose turn it is to write on a connection, and when the last one is over.
+
+use crate::lock::lock;
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::collections::VecDeque;
+
+/// Lets one write at a time, in the order in which they asked, until it is
+/// closed.
+///
+/// A mutex is no queue: a thread that writes all the time takes it again before
+/// the thread that it has woken is there. Nor can a mutex be closed. Where
+/// no two write at once, a turn costs what locking a mutex twice costs, and no
+/// system call.
+#[derive(Default)]
+pub(crate) struct Writing(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// The number that the next one who asks gets.
+    next: u64,
+    /// The number of the one whose turn it is, or will be.
+    serving: u64,
+    /// Those who wait, the first in front.
+    waiting: VecDeque<Arc<Condvar>>,
+    closed: Option<Closed>,
+}
+
+/// Why no further write begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closed {
+    /// One has failed, and an unknown part of it is on its way.
+    Failed,
+    /// The connection ends.
+    Ended,
+}
+
+impl Writing {
+    /// Waits for the caller's turn, which ends when it is dropped.
+    ///
+    /// Blocks for as long as the writes take that asked before. The first who
+    /// find it closed is an error.
+    pub(crate) fn begin(&self) -> Result<Turn<'_>, Closed> {
+        let state = lock(&self.0);
+        if let Some(closed) = state.closed {
+            return Err(closed);
+        }
+        let (state, turn) = self.take_turn(state);
+        let closed = state.closed;
+        drop(state); // before the turn, which locks it
+        closed.map_or(Ok(turn), Err)
+    }
+
+    /// Lets no further write begin, and waits until the last one is over.
+    ///
+    /// Blocks for as long as that one takes: whatever ends it ends the wait.
+    /// Those who wait for their turn are told at once.
+    pub(crate) fn close(&self) {
+        let mut state = lock(&self.0);
+        state.closed.get_or_insert(Closed::Ended);
+        let (state, turn) = self.take_turn(state);
+        drop(state);
+        drop(turn);
+    }
+
+    fn take_turn<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+    ) -> (MutexGuard<'a, State>, Turn<'a>) {
+        let number = state.next;
+        state.next += 1;
+        if state.serving != number {
+            let mine = Arc::new(Condvar::new());
+            state.waiting.push_back(Arc::clone(&mine));
+            while state.serving != number {
+                state = mine.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+        (state, Turn(self))
+    }
+}
+
+/// The turn of the one who has it, until it is dropped.
+pub(crate) struct Turn<'a>(&'a Writing);
+
+impl Turn<'_> {
+    /// Lets no further write begin: this one has failed.
+    pub(crate) fn fail(&self) {
+        lock(&self.0.0).closed.get_or_insert(Closed::Failed);
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut state = lock(&self.0.0);
+        state.serving += 1;
+        if let Some(next) = state.waiting.pop_front() {
+            next.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(shuttle))]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    fn await_waiting(writing: &Writing, number: usize) {
+        while lock(&writing.0).waiting.len() != number {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn turns_come_in_the_order_in_which_they_were_asked_for() {
+        let (writing, order) = (Writing::default(), Mutex::new(Vec::new()));
+        let note = |name| {
+            let _turn = writing.begin().unwrap();
+            lock(&order).push(name);
+        };
+        thread::scope(|scope| {
+            let first = writing.begin().unwrap();
+            for (at, name) in ["b", "c", "d"].into_iter().enumerate() {
+                scope.spawn(move || note(name));
+                await_waiting(&writing, at + 1);
+            }
+            lock(&order).push("a");
+            drop(first);
+            note("a again"); // as one does who writes all the time
+        });
+        assert_eq!(order.into_inner().unwrap(), ["a", "b", "c", "d", "a again"]);
+    }
+
+    #[test]
+    fn closing_waits_for_the_one_in_hand_and_turns_the_others_away() {
+        let (writing, over) = (Writing::default(), Mutex::new(false));
+        thread::scope(|scope| {
+            let turn = writing.begin().unwrap();
+            let waits = scope.spawn(|| writing.begin().map(drop));
+            await_waiting(&writing, 1);
+            let closes = scope.spawn(|| {
+                writing.close();
+                *lock(&over)
+            });
+            await_waiting(&writing, 2);
+            *lock(&over) = true;
+            drop(turn);
+            assert_eq!(waits.join().unwrap(), Err(Closed::Ended));
+            assert!(closes.join().unwrap(), "closed while one was in hand");
+        });
+        assert_eq!(writing.begin().map(drop), Err(Closed::Ended));
+    }
+
+    #[test]
+    fn after_one_that_failed_none_begins() {
+        let writing = Writing::default();
+        writing.begin().unwrap().fail();
+        assert_eq!(writing.begin().map(drop), Err(Closed::Failed));
+        writing.close();
+        assert_eq!(writing.begin().map(drop), Err(Closed::Failed));
+    }
+}
