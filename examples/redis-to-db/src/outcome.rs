@@ -1,9 +1,9 @@
 //! What became of the messages: counts, and the lines that tell them.
 
-use lastecho::ShutdownOutcome;
+use lastecho::{ShutdownOutcome, nonblocking_writer};
 use std::fmt;
-use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 /// taken = moved + failed + panicked + in hand, at any time that is quiet.
 ///
@@ -70,8 +70,10 @@ pub fn count(sum: &AtomicU64) {
     sum.fetch_add(1, Relaxed);
 }
 
-/// A line for machines. Nobody may be listening any more.
+/// Writes a line for machines; waits a second at most for its reader.
 pub fn say(line: fmt::Arguments<'_>) {
-    let mut stdout = io::stdout();
-    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    if let Ok(stdout) = nonblocking_writer::stdout() {
+        stdout.line(&line.to_string());
+        stdout.flush_within(Duration::from_secs(1));
+    }
 }

@@ -18,3 +18,5 @@ mod scripts;
 mod servers;
 mod stopping;
 mod telling;
+#[path = "../../../http-drain/tests/it/unread.rs"]
+mod unread;

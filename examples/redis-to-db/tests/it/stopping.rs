@@ -4,8 +4,10 @@ use crate::account::{Account, NONE};
 use crate::harness::Ended;
 use crate::programs::{Kept, Which, promise, run_dry, start, stop};
 use crate::servers::eventually;
+use crate::unread::stop_unread;
 use rustix::process::Signal;
 use std::fs;
+use std::process::Command;
 
 const SIGNALS: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::QUIT, Signal::HUP];
 
@@ -103,4 +105,20 @@ fn a_second_signal_leaves_what_is_in_hand_to_the_next_process() {
     account.places().none_lost(&account).unwrap();
     run_dry(Which::Ours, &account, &[]);
     assert_eq!(account.places().all_moved(&account, &NONE), Ok(0));
+}
+
+/// Standard error is full from the start, standard output from the first line on.
+#[test]
+#[ignore = "needs redis-server: make deps"]
+fn outputs_that_nothing_reads_hold_up_no_stop() {
+    let account = Account::new();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_redis-to-db"));
+    command.args([
+        "--redis",
+        &account.redis.url(),
+        "--database",
+        &account.database,
+    ]);
+    command.args(["--poll", "100ms", "--drain-timeout", "2s"]);
+    assert_eq!(stop_unread(command, "moving "), Some(0));
 }

@@ -2,6 +2,7 @@
 
 use crate::account::Account;
 use crate::programs::{Which, start, stop};
+use crate::servers::Postgres;
 use std::collections::HashMap;
 use std::process::Command;
 
@@ -35,6 +36,27 @@ fn progress_is_shown_while_it_runs() {
         "{most_in_hand} {busy}"
     );
     assert_eq!(stop(program).count("moved"), 400);
+}
+
+/// `PostgreSQL` quotes the row that it refuses, as it came.
+#[test]
+#[ignore = "needs redis-server and postgres: make deps"]
+fn what_a_message_says_forges_no_line_of_the_log() {
+    let postgres = Postgres::start();
+    let mut client = postgres.try_connect().unwrap();
+    let table = "CREATE TABLE messages (key TEXT PRIMARY KEY, body BYTEA NOT NULL,
+        written BIGINT NOT NULL, CHECK (key NOT LIKE 'bad%'))";
+    client.batch_execute(table).unwrap();
+    let account = Account::with(postgres.url());
+    // No space: the key ends there.
+    let message = "bad\n2026-01-01T00:00:00Z\u{a0}[ERROR]\u{a0}forged\u{1b}[31m\u{202e} x";
+    account.redis_command::<i64>(&["LPUSH", "messages", message]);
+    let program = start(Which::Ours, &account, &["--attempts", "1"]);
+    program.await_log(r"forged\u{1b}[31m\u{202e}", 1);
+    let log = stop(program).stderr;
+    assert!(!log.contains("\n2026-01-01"), "{log}");
+    let hostile = log.chars().find(|&c| c == '\u{1b}' || c == '\u{202e}');
+    assert_eq!(hostile, None, "{log}");
 }
 
 #[test]
