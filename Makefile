@@ -5,8 +5,8 @@ ARGS ?=
 STEPS ?=
 # The real clients that tests drive, what breaks the world around the server,
 # and the siblings' servers; Debian keeps postgres off the path.
-PACKAGES := netcat-openbsd netcat-traditional ncat telnet socat curl bsdutils strace iproute2 util-linux redis-server postgresql systemd
-TOOLS := nc.openbsd nc.traditional ncat telnet socat curl script logger bash strace ip ss unshare prlimit setpriv redis-server systemd-analyze systemd-socket-activate \
+PACKAGES := netcat-openbsd netcat-traditional ncat telnet socat curl bsdutils strace iproute2 util-linux redis-server postgresql openssl systemd
+TOOLS := nc.openbsd nc.traditional ncat telnet socat curl script logger bash strace ip ss unshare prlimit setpriv redis-server openssl systemd-analyze systemd-socket-activate \
 	$(or $(wildcard /usr/lib/postgresql/*/bin/postgres),postgres)
 # The servers to measure against, and a load generator that is not ours.
 BENCH_PACKAGES := iproute2 util-linux golang-go socat ncat xinetd ucspi-tcp redis-tools

@@ -1,9 +1,12 @@
 //! Workers that move messages from a Redis list into a database, at least
 //! once.
 //!
-//! [`lists`] knows where a message is in Redis, [`database`] writes it, and
-//! [`mover`] is the workers between the two, with their stop.
+//! [`lists`] knows where a message is in Redis, which [`connection`] reaches and
+//! [`check`] looks at first, [`database`] writes it, and [`mover`] is the workers
+//! between the two, with their stop.
 
+pub mod check;
+pub mod connection;
 pub mod database;
 pub mod lists;
 pub mod mover;

@@ -9,9 +9,12 @@
 //! | `LIST:failures` | how often a message failed (a hash) |
 //! | `LIST:dead` | messages that failed too often |
 
+use crate::check::{Fault, check};
+use crate::connection::{Server, words};
 use crate::options::{OnRedisError, Options};
+use anyhow::Result;
 use lastecho::{Episode, Stop};
-use redis::{Client, Connection, FromRedisValue, RedisResult, Script, ScriptInvocation};
+use redis::{Connection, FromRedisValue, RedisError, RedisResult, Script, ScriptInvocation};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{fs, process, thread};
@@ -21,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What all workers of a process share.
 pub struct Lists {
-    client: Client,
+    server: Server,
     list: String,
     /// The lists of this process's workers begin so. No other process's ever
     /// do.
@@ -67,14 +70,14 @@ impl Lists {
     /// Connects nowhere yet.
     ///
     /// # Errors
-    /// The URL is none of Redis.
-    pub fn new(options: &Options, stop: &Stop, drain: &Stop) -> RedisResult<Self> {
+    /// The URL is none of Redis, or a certificate cannot be read.
+    pub fn new(options: &Options, stop: &Stop, drain: &Stop) -> Result<Self> {
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let started = SystemTime::now().duration_since(UNIX_EPOCH);
         let started = started.unwrap_or_default().as_millis();
-        let (list, pid) = (&options.list, process::id());
+        let (list, pid) = (&options.redis.list, process::id());
         Ok(Self {
-            client: Client::open(options.redis.as_str())?,
+            server: Server::new(&options.redis)?,
             list: list.clone(),
             instance: format!("{list}:processing:{}:{pid}:{started}", host.trim()),
             workers: options.workers,
@@ -118,11 +121,18 @@ impl Lists {
         script
     }
 
+    fn failed(&self, error: &RedisError) {
+        self.trouble.failed(&words(error));
+        if self.policy == OnRedisError::Stop {
+            let _ = self.fatal.set(format!("redis: {}", words(error)));
+            self.stop.set();
+        }
+    }
+
     /// Blocks for 5 s at most.
     fn connect(&self) -> RedisResult<Connection> {
-        let connection = self.client.get_connection_with_timeout(PATIENCE)?;
+        let connection = self.server.connect(PATIENCE)?;
         connection.set_read_timeout(Some(self.poll + PATIENCE))?;
-        connection.set_write_timeout(Some(PATIENCE))?;
         Ok(connection)
     }
 }
@@ -136,6 +146,21 @@ pub struct Link<'a> {
 }
 
 impl Link<'_> {
+    /// Looks at Redis before the first message.
+    ///
+    /// # Errors
+    /// Messages cannot be moved with it, or not now.
+    pub fn check(&self) -> Result<(), Fault> {
+        let connection = self.lists.connect();
+        let checked = connection
+            .map_err(|error| Fault::new("", error))
+            .and_then(|mut connection| check(&mut connection, &self.lists.list, &self.mine));
+        if let Err(Fault::Passing(error)) = &checked {
+            self.lists.failed(error);
+        }
+        checked
+    }
+
     /// Waits for a message, for at most so long (and 5 s for the answer).
     ///
     /// Redis moves it into our list in the same step: there is no moment in
@@ -229,13 +254,7 @@ impl Link<'_> {
         });
         match &answer {
             Ok(_) => lists.trouble.worked(),
-            Err(error) => {
-                lists.trouble.failed(error);
-                if lists.policy == OnRedisError::Stop {
-                    let _ = lists.fatal.set(format!("redis: {error}"));
-                    lists.stop.set();
-                }
-            }
+            Err(error) => lists.failed(error),
         }
         answer
     }

@@ -1,11 +1,12 @@
 //! The workers between the lists and the database, and the order of their
 //! stop.
 
+use crate::check::Fault;
 use crate::database::{Database, WriteError, Writer};
 use crate::lists::{How, Link, Lists};
 use crate::options::Options;
 use crate::outcome::{Counts, count, say};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, bail};
 use lastecho::{Deadline, Episode, Failure, Shutdown, Stop, Take, WorkError, Worker, Workers};
 use std::io;
 use std::process::{Command, Stdio};
@@ -151,18 +152,23 @@ impl Mover {
     /// processes that are gone. False where the stop came first.
     ///
     /// # Errors
-    /// Redis fails and the policy is to stop.
+    /// Messages cannot be moved with this Redis; or it fails and the policy is
+    /// to stop.
     pub fn begin(&self) -> Result<bool> {
         let mut link = self.lists.link(0);
         while !self.stop.is_set() {
-            if self.tend(&mut link).is_some() {
-                return Ok(true);
+            match link.check() {
+                Err(Fault::Permanent(why)) => bail!(why),
+                Ok(()) if self.tend(&mut link).is_some() => return Ok(true),
+                Ok(()) | Err(Fault::Passing(_)) => {}
             }
             let wait = self.lists.trouble.hold_off().unwrap_or_default();
             let _ = self.stop.wait(Deadline::after(wait));
         }
-        let fatal = self.lists.fatal.get();
-        fatal.map_or(Ok(false), |error| Err(anyhow!(error.clone())))
+        match self.lists.fatal.get() {
+            Some(error) => bail!(error.clone()),
+            None => Ok(false),
+        }
     }
 
     /// Moves messages until the workers' phase. What a worker has in hand, it finishes.

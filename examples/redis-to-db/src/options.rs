@@ -1,6 +1,6 @@
 //! The command line.
 
-use clap::{Parser, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,13 +14,9 @@ use std::time::Duration;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "redis-to-db", version)]
 pub struct Options {
-    /// Where Redis is (6.2 or later)
-    #[arg(long, value_name = "URL", default_value = "redis://127.0.0.1:6379", value_parser = redis_url)]
-    pub redis: String,
-
-    /// The list that messages are taken from; the right end is the oldest
-    #[arg(long, value_name = "KEY", default_value = "messages")]
-    pub list: String,
+    /// Where the messages are.
+    #[command(flatten)]
+    pub redis: RedisOptions,
 
     /// A file (`SQLite`) or a postgresql:// URL
     #[arg(long, value_name = "PATH|URL", default_value = "messages.sqlite", value_parser = target)]
@@ -67,6 +63,30 @@ pub struct Options {
     pub panic_on: Option<String>,
 }
 
+/// Where the messages are.
+#[derive(Clone, Debug, Args)]
+pub struct RedisOptions {
+    /// Where Redis is (6.2 or later): redis://, or rediss:// for TLS
+    #[arg(long, value_name = "URL", default_value = "redis://127.0.0.1:6379", value_parser = redis_url)]
+    pub redis: String,
+
+    /// The authority that Redis's certificate is from, in PEM, instead of the system's
+    #[arg(long, value_name = "FILE")]
+    pub redis_ca: Option<PathBuf>,
+
+    /// Our certificate for Redis, in PEM
+    #[arg(long, value_name = "FILE", requires = "redis_key")]
+    pub redis_cert: Option<PathBuf>,
+
+    /// Its private key, in PEM
+    #[arg(long, value_name = "FILE", requires = "redis_cert")]
+    pub redis_key: Option<PathBuf>,
+
+    /// The list of the messages; the left end is the newest
+    #[arg(long, value_name = "KEY", default_value = "messages")]
+    pub list: String,
+}
+
 /// What to do when Redis fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OnRedisError {
@@ -93,17 +113,14 @@ pub fn refuse(program: &str, error: &clap::Error) -> ! {
         std::process::exit(0);
     }
     let text = error.to_string();
-    let first = text.lines().next().unwrap_or_default();
-    let what = first.strip_prefix("error: ").unwrap_or(first);
+    let first = text.lines().take_while(|line| !line.is_empty());
+    let first = first.map(str::trim).collect::<Vec<_>>().join(" ");
+    let what = first.strip_prefix("error: ").unwrap_or(&first);
     let _ = writeln!(io::stderr(), "{program}: {what} (see --help)");
     std::process::exit(2);
 }
 
-/// A URL of Redis.
-///
-/// # Errors
-/// It is none.
-pub fn redis_url(text: &str) -> Result<String, String> {
+fn redis_url(text: &str) -> Result<String, String> {
     let client = redis::Client::open(text);
     let client = client.map_err(|_| "write for example redis://127.0.0.1:6379");
     client.map(|_| text.to_owned()).map_err(str::to_owned)

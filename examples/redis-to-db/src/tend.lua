@@ -9,7 +9,7 @@ for i = 2, #ARGV do
   redis.call('ZADD', leases, now + lease, ARGV[i])
 end
 local recovered = 0
-for _, name in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now)) do
+for _, name in ipairs(redis.call('ZRANGE', leases, '-inf', now, 'BYSCORE')) do
   while redis.call('LMOVE', name, list, 'LEFT', 'RIGHT') do
     recovered = recovered + 1
   end

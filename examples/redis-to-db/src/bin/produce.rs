@@ -3,7 +3,8 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use lastecho::{Deadline, Episode, Stop, signals};
-use redis_to_db::options::{redis_url, refuse};
+use redis_to_db::connection::{Server, words};
+use redis_to_db::options::{RedisOptions, refuse};
 use redis_to_db::outcome::say;
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
 use std::io::{self, Write};
@@ -32,13 +33,8 @@ struct Options {
     #[arg(long, default_value = "message")]
     prefix: String,
 
-    /// Where Redis is
-    #[arg(long, value_name = "URL", default_value = "redis://127.0.0.1:6379", value_parser = redis_url)]
-    redis: String,
-
-    /// The list; the left end is the newest
-    #[arg(long, value_name = "KEY", default_value = "messages")]
-    list: String,
+    #[command(flatten)]
+    redis: RedisOptions,
 }
 
 fn main() -> ExitCode {
@@ -58,14 +54,14 @@ fn run(options: &Options) -> Result<()> {
     WriteLogger::init(LevelFilter::Info, config, io::stderr())?;
     let stop = Stop::new();
     let _signals = signals::install(&stop).context("cannot catch signals")?;
-    let client = redis::Client::open(options.redis.as_str())?;
+    let server = Server::new(&options.redis)?;
     let trouble = Episode::new("redis");
     let (started, mut produced, mut connection) = (Instant::now(), 0, None);
     while produced < options.count && !stop.is_set() {
         let piece = PIECE.min(options.rate).min(options.count - produced);
         match push(
             options,
-            &client,
+            &server,
             &mut connection,
             produced + 1..=produced + piece,
         ) {
@@ -77,7 +73,7 @@ fn run(options: &Options) -> Result<()> {
             }
             Err(error) => {
                 connection = None;
-                let _ = stop.wait(Deadline::after(trouble.failed(&error)));
+                let _ = stop.wait(Deadline::after(trouble.failed(&words(&error))));
             }
         }
     }
@@ -88,19 +84,16 @@ fn run(options: &Options) -> Result<()> {
 /// Puts these numbers into the list, all or (as far as we know) none.
 fn push(
     options: &Options,
-    client: &redis::Client,
+    server: &Server,
     connection: &mut Option<redis::Connection>,
     numbers: impl Iterator<Item = u64>,
 ) -> redis::RedisResult<()> {
-    let patience = Duration::from_secs(5);
     let connection = match connection {
         Some(connection) => connection,
-        None => connection.insert(client.get_connection_with_timeout(patience)?),
+        None => connection.insert(server.connect(Duration::from_secs(5))?),
     };
-    connection.set_read_timeout(Some(patience))?;
-    connection.set_write_timeout(Some(patience))?;
     let mut push = redis::cmd("LPUSH");
-    push.arg(&options.list);
+    push.arg(&options.redis.list);
     for number in numbers {
         push.arg(format!("{}-{number} message {number}", options.prefix));
     }

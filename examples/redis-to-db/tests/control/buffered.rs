@@ -39,10 +39,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn read(options: &Options, sender: &SyncSender<String>) -> redis::RedisResult<()> {
-    let mut connection = redis::Client::open(options.redis.as_str())?.get_connection()?;
+    let mut connection = redis::Client::open(options.redis.redis.as_str())?.get_connection()?;
     loop {
         let mut pop = redis::cmd("BRPOP");
-        pop.arg(&options.list).arg(options.poll.as_secs_f64());
+        pop.arg(&options.redis.list).arg(options.poll.as_secs_f64());
         let popped: Option<(String, String)> = pop.query(&mut connection)?;
         if popped.is_some_and(|(_, message)| sender.send(message).is_err()) {
             return Ok(());

@@ -38,11 +38,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn take(options: &Options) -> Result<(), Box<dyn Error>> {
-    let mut connection = redis::Client::open(options.redis.as_str())?.get_connection()?;
+    let mut connection = redis::Client::open(options.redis.redis.as_str())?.get_connection()?;
     let mut write = writer(&options.database)?;
     loop {
         let mut take = redis::cmd("BLMOVE");
-        take.arg(&options.list).arg(HAND);
+        take.arg(&options.redis.list).arg(HAND);
         take.arg("RIGHT").arg("LEFT").arg(0.1);
         let Some(message) = take.query::<Option<String>>(&mut connection)? else {
             continue;
@@ -53,7 +53,9 @@ fn take(options: &Options) -> Result<(), Box<dyn Error>> {
             redis::cmd("RPOP").arg(HAND).exec(&mut connection)
         } else {
             let mut back = redis::cmd("RPOPLPUSH");
-            back.arg(HAND).arg(&options.list).exec(&mut connection)
+            back.arg(HAND)
+                .arg(&options.redis.list)
+                .exec(&mut connection)
         };
         settled?;
     }

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod account;
+mod certificates;
 mod commits;
 #[allow(dead_code)] // what only http-drain needs
 #[path = "../../../http-drain/tests/it/harness.rs"]
@@ -16,6 +17,7 @@ mod programs;
 mod redis_errors;
 mod scripts;
 mod servers;
+mod start;
 mod stopping;
 mod telling;
 #[path = "../../../http-drain/tests/it/unread.rs"]

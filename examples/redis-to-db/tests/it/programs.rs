@@ -50,8 +50,12 @@ pub(crate) fn launch(which: Which, redis: &Redis, database: &str, options: &[&st
 }
 
 pub(crate) fn command(which: Which, redis: &Redis, database: &str, options: &[&str]) -> Command {
+    command_at(which, &redis.url(), database, options)
+}
+
+pub(crate) fn command_at(which: Which, redis: &str, database: &str, options: &[&str]) -> Command {
     let mut command = Command::new(which.path());
-    command.args(["--redis", &redis.url(), "--database", database]);
+    command.args(["--redis", redis, "--database", database]);
     command.args(["--poll", "100ms"]).args(options);
     command
 }

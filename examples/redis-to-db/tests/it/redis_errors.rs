@@ -111,7 +111,7 @@ fn a_start_waits_for_redis_and_a_signal_ends_the_wait() {
         "{ended:?}"
     );
 
-    // It accepts and never answers: "Resource temporarily unavailable".
+    // It accepts and never answers.
     let silent = TcpListener::bind(("127.0.0.1", redis.port)).unwrap();
     let program = wait_for_redis(&redis, "/dev/null");
     drop(silent);

@@ -81,12 +81,19 @@ impl Drop for Server {
 pub(crate) struct Redis {
     server: Option<Server>,
     dir: TempDir,
+    options: Vec<String>,
     pub(crate) port: u16,
 }
 
 impl Redis {
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With further options of redis-server's.
+    pub(crate) fn start_with(options: &[&str]) -> Self {
         let mut redis = Self::down();
+        redis.options = options.iter().map(ToString::to_string).collect();
         redis.start_again();
         redis
     }
@@ -96,6 +103,7 @@ impl Redis {
         Self {
             server: None,
             dir: memory(),
+            options: Vec::new(),
             port: free_port(),
         }
     }
@@ -105,6 +113,7 @@ impl Redis {
         command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string()]);
         command.args(["--appendonly", "yes", "--appendfsync", "no", "--save", ""]);
         command.arg("--dir").arg(self.dir.path());
+        command.args(&self.options);
         self.server = Some(Server::start(&mut command, self.dir.path()));
         eventually("redis answers", || {
             let client = redis::Client::open(self.url()).unwrap();
