@@ -4,6 +4,7 @@ mod cli;
 mod listen;
 mod logging;
 mod manager;
+mod orphans;
 mod restart;
 mod timeline;
 
@@ -87,6 +88,9 @@ fn serve(options: &Options) -> Result<Report> {
     let stop = Stop::new();
     let running = Arc::new(OnceLock::new());
     let _signals = catch_signals(&stop, Arc::clone(&running), log.clone(), timeline.clone())?;
+    if let Err(error) = orphans::reap() {
+        log::warn!("orphans stay zombies: {error}");
+    }
     let server = listen::listen(&options.addresses, &mut inherited)?.take_over(inherited);
     let server = configure(server, options);
     introduce(options);

@@ -109,6 +109,34 @@ fn process_1_refuses_to_hand_over_and_serves_on() {
     assert_eq!((ended.code(), ended.count("accepted")), (Some(0), 1));
 }
 
+/// In a container without an init, what others leave behind becomes ours.
+#[test]
+#[ignore = "needs unshare"]
+fn process_1_leaves_no_zombies() {
+    // One that the program begins with, ended or not.
+    let script = "true & exec \"$0\" 127.0.0.1:0";
+    let mut command = Command::new("unshare");
+    command
+        .args(["--user", "--map-root-user", "--pid", "--fork"])
+        .args(["--kill-child", "sh", "-c", script, LASTECHO]);
+    let server = Server::spawn(command, 1);
+    let one = Pid::from_raw(children(server.pid())[0]).unwrap();
+    eventually("none is left", || children(one).is_empty());
+    // One that loses its parent there, and ends while we look.
+    let mut command = Command::new("nsenter");
+    command
+        .args(["--target", &one.to_string(), "--user"])
+        .args(["--preserve-credentials", "--pid", "sh", "-c"])
+        .arg("sleep 600 &");
+    assert!(run_to_end(&mut command, b"").status.success());
+    eventually("it has come", || !children(one).is_empty());
+    let orphan = Pid::from_raw(children(one)[0]).unwrap();
+    kill_process(orphan, Signal::KILL).unwrap();
+    eventually("it is gone", || children(one).is_empty());
+    kill_process(one, Signal::TERM).unwrap();
+    assert_eq!(server.wait().code(), Some(0));
+}
+
 #[test]
 #[ignore = "needs unshare"]
 fn without_proc_it_serves_and_refuses_to_hand_over() {
