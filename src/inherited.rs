@@ -57,6 +57,12 @@ impl Inherited {
         self.listeners.iter().all(|(_, socket)| socket.is_none())
     }
 
+    /// Whether a predecessor passed them, and hands over when we are ready.
+    #[must_use]
+    pub fn has_predecessor(&self) -> bool {
+        self.predecessor.is_some()
+    }
+
     /// Like [`Server::bind`], but takes what was passed for an address: the
     /// listener that a predecessor had bound for it (port 0 included), or the
     /// one that is bound to it.

@@ -93,7 +93,7 @@ pub(crate) fn list(live: &[Snapshot]) {
     log::info!(target: LINES, "{text}");
 }
 
-fn count(connections: usize) -> String {
+pub(crate) fn count(connections: usize) -> String {
     match connections {
         1 => "1 connection".to_owned(),
         n => format!("{n} connections"),

@@ -16,13 +16,13 @@ use lastecho::signals::{self, Request};
 use lastecho::{
     Echo, Event, Live, NonBlockingWriter, Report, Server, Stop, limits, nonblocking_writer,
 };
-use manager::Manager;
+use manager::{Manager, SERVING};
 use restart::Restart;
 use signal_hook::consts::{SIGUSR1, SIGUSR2};
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use timeline::Timeline;
 
@@ -69,6 +69,7 @@ impl Running {
             timeout: options.handover_timeout,
             stop: stop.clone(),
             manager: Manager::from_environment(),
+            telling: Mutex::default(),
         };
         Ok(Self {
             live: server.live(),
@@ -80,6 +81,7 @@ impl Running {
 /// Runs the server: what was passed first, then handlers, bind, announce.
 fn serve(options: &Options) -> Result<Report> {
     let mut inherited = handover::inherited().context("what was passed cannot be used")?;
+    let succeeds = inherited.has_predecessor();
     let program = Program::this(); // who needs it may complain
     let timeline = Timeline::open(options.timeline.as_deref())?;
     let log = logging::start(options.level(), options.log_file.as_deref())?;
@@ -88,9 +90,7 @@ fn serve(options: &Options) -> Result<Report> {
     let stop = Stop::new();
     let running = Arc::new(OnceLock::new());
     let _signals = catch_signals(&stop, Arc::clone(&running), log.clone(), timeline.clone())?;
-    if let Err(error) = orphans::reap() {
-        log::warn!("orphans stay zombies: {error}");
-    }
+    orphans::reap();
     let server = listen::listen(&options.addresses, &mut inherited)?.take_over(inherited);
     let server = configure(server, options);
     introduce(options);
@@ -100,7 +100,7 @@ fn serve(options: &Options) -> Result<Report> {
     let present = Running::new(&server, program, &stop, options)?;
     let running = running.get_or_init(|| present);
     warn_if_open(running.live.addresses(), options);
-    let observer = observer(stdout.clone(), running, options.poll);
+    let observer = observer(stdout.clone(), running, succeeds, options.poll);
     let server = server.observe(timeline.before(observer));
     let echo = Echo {
         buffer: options.buffer,
@@ -122,6 +122,7 @@ fn serve(options: &Options) -> Result<Report> {
 fn observer(
     stdout: NonBlockingWriter,
     running: &Running,
+    succeeds: bool,
     poll: Duration,
 ) -> impl Fn(&Event<'_>) + use<> {
     let (live, restart) = (running.live.clone(), Arc::clone(&running.restart));
@@ -129,12 +130,23 @@ fn observer(
         match event {
             Event::Ready { addresses } => {
                 announce(&stdout, addresses);
-                restart.manager.tell("READY=1");
+                // A predecessor tells it in one word with our process number.
+                if !succeeds {
+                    restart.manager.tell(&format!("READY=1\nSTATUS={SERVING}"));
+                }
                 restart.manager.watch(live.clone(), poll);
             }
             // The service goes on where a successor has it.
-            Event::Stopping { .. } if !restart.handover.is_done() => {
-                restart.manager.tell("STOPPING=1");
+            _ if restart.handover.is_done() => {}
+            Event::Stopping { left, .. } => {
+                let draining = logging::count(*left);
+                let draining = format!("STOPPING=1\nSTATUS=draining: {draining} left");
+                restart.manager.tell(&draining);
+            }
+            Event::Draining { left, .. } => {
+                let draining = logging::count(*left);
+                let draining = format!("STATUS=draining: {draining} left");
+                restart.manager.tell(&draining);
             }
             _ => {}
         }

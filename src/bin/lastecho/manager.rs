@@ -1,15 +1,19 @@
 //! The service manager, told what becomes of us (sd_notify(3)).
 
+use humantime::format_rfc3339_millis;
 use lastecho::{Live, NonBlockingWriter};
+use rustix::time::{ClockId, clock_gettime};
 use std::env;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+/// What `systemctl status` shows of one that does.
+pub(crate) const SERVING: &str = "serving";
 /// How long the last message may take on its way.
 const LAST_WORD: Duration = Duration::from_millis(100);
 
@@ -31,11 +35,32 @@ impl Manager {
         Self(writer.ok())
     }
 
-    /// Queues an assignment such as `READY=1`. Never blocks.
-    pub(crate) fn tell(&self, assignment: &str) {
+    /// Queues assignments such as `READY=1`, one a line; those of one call arrive
+    /// together. Never blocks.
+    pub(crate) fn tell(&self, assignments: &str) {
         if let Some(writer) = &self.0 {
-            writer.line(assignment);
+            let _ = writeln!(writer.clone(), "{assignments}"); // it only queues
         }
+    }
+
+    /// A handover begins. `Type=notify-reload` takes only a word that is younger
+    /// than its own wish (`MONOTONIC_USEC`), so it carries the time.
+    pub(crate) fn reloading(&self) {
+        let now = clock_gettime(ClockId::Monotonic);
+        let usec = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
+        self.tell(&format!(
+            "RELOADING=1\nMONOTONIC_USEC={usec}\nSTATUS=handing over"
+        ));
+    }
+
+    /// A handover has failed. The time makes it another word than that of the
+    /// last one that failed: see ExecReload in examples/systemd.
+    pub(crate) fn still_serving(&self, error: &io::Error) {
+        let now = format_rfc3339_millis(SystemTime::now());
+        let why = error.to_string().replace('\n', " ");
+        self.tell(&format!(
+            "READY=1\nSTATUS={SERVING}; no handover at {now}: {why}"
+        ));
     }
 
     /// Waits a moment until everything has left.

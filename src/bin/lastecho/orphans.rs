@@ -2,7 +2,6 @@
 
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
-use std::io;
 use std::thread;
 use std::time::Duration;
 
@@ -12,15 +11,13 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Where we are process 1, waits for everybody else's orphans on a thread of
 /// its own, so that they do not stay as zombies (in a container without an
 /// init). Process 1 has no children of its own: it does not hand over.
-///
-/// # Errors
-/// The thread cannot be started.
-pub(crate) fn reap() -> io::Result<()> {
+pub(crate) fn reap() {
     if std::process::id() == 1 {
         let thread = thread::Builder::new().name("orphans".into());
-        thread.stack_size(64 * 1024).spawn(wait_for_all)?;
+        if let Err(error) = thread.stack_size(64 * 1024).spawn(wait_for_all) {
+            log::warn!("orphans stay zombies: {error}");
+        }
     }
-    Ok(())
 }
 
 /// Blocks while there are some, until one ends; else for [`LOOK`].

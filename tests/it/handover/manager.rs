@@ -1,11 +1,14 @@
 //! What the service manager is told.
 
 use super::family::Family;
-use crate::harness::eventually;
-use rustix::process::Signal;
+use crate::harness::{eventually, read_to_end};
+use rustix::process::{Signal, kill_process};
+use std::io::{Read, Write};
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+const READY: &str = "READY=1\nSTATUS=serving";
 
 /// A service manager's ear.
 struct Manager {
@@ -30,6 +33,19 @@ impl Manager {
         })
     }
 
+    /// A handover begins, now.
+    fn is_told_of_a_handover(&self) {
+        let told = self.next().unwrap();
+        let usec = told.strip_prefix("RELOADING=1\nMONOTONIC_USEC=");
+        let usec = usec.and_then(|rest| rest.strip_suffix("\nSTATUS=handing over"));
+        let usec: u128 = usec.unwrap_or_else(|| panic!("{told:?}")).parse().unwrap();
+        let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
+        let uptime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+        // It includes the time of a suspension, which the other clock does not.
+        let now = Duration::from_secs_f64(uptime + 0.01).as_micros();
+        assert!(usec > 0 && usec <= now, "{usec} of {now}");
+    }
+
     /// The next message, if there is one within half a second.
     fn next(&self) -> Option<String> {
         let mut message = [0; 256];
@@ -46,18 +62,104 @@ impl Manager {
 fn readiness_the_main_process_and_the_stop_are_told() {
     let manager = Manager::new();
     let mut family = manager.start(&["127.0.0.1:0"], &[]);
-    assert_eq!(manager.next().as_deref(), Some("READY=1"));
+    assert_eq!(manager.next().as_deref(), Some(READY));
     let first = family.youngest();
     let second = family.hand_over();
     family.wait(first);
-    let mut told = [manager.next().unwrap(), manager.next().unwrap()];
-    told.sort();
+    manager.is_told_of_a_handover();
+    // In one word, so that no reload is over before its main process is known.
     // The first one's end is not the service's.
-    assert_eq!(told, [format!("MAINPID={second}"), "READY=1".to_owned()]);
+    let done = format!("MAINPID={second}\n{READY}");
+    assert_eq!(manager.next(), Some(done));
     assert_eq!(manager.next(), None);
     family.stop();
-    assert_eq!(manager.next().as_deref(), Some("STOPPING=1"));
+    let stopping = "STOPPING=1\nSTATUS=draining: 0 connections left";
+    assert_eq!(manager.next().as_deref(), Some(stopping));
     assert_eq!(manager.next(), None);
+}
+
+#[test]
+fn a_handover_that_fails_is_told_with_its_reason() {
+    let manager = Manager::new();
+    let mut family = manager.start(&["127.0.0.1:0"], &[]);
+    assert_eq!(manager.next().as_deref(), Some(READY));
+    let mut before = String::new();
+    for _ in 0..2 {
+        family.replace("#!/bin/sh\nexit 7");
+        let why = family.fail_to_hand_over();
+        manager.is_told_of_a_handover();
+        // It serves, and no two of these are alike.
+        let told = manager.next().unwrap();
+        assert!(
+            told.starts_with("READY=1\nSTATUS=serving; no handover at 2"),
+            "{told}"
+        );
+        assert!(told.ends_with(&format!("Z: {why}")), "{told}");
+        assert_ne!(told, before);
+        before = told;
+    }
+    family.restore();
+    let second = family.hand_over();
+    manager.is_told_of_a_handover();
+    let done = format!("MAINPID={second}\n{READY}");
+    assert_eq!(manager.next(), Some(done));
+    family.stop();
+}
+
+#[test]
+fn a_handover_beside_another_and_one_of_a_process_that_drains_are_not_told() {
+    let manager = Manager::new();
+    let options = ["--delay", "1s", "--handover-timeout", "1s", "127.0.0.1:0"];
+    let mut family = manager.start(&options, &[]);
+    assert_eq!(manager.next().as_deref(), Some(READY));
+    family.replace("#!/bin/sh\nexec sleep 600");
+    family.signal(Signal::USR2);
+    manager.is_told_of_a_handover();
+    assert!(family.fail_to_hand_over().contains("another handover"));
+    let told = manager
+        .next()
+        .or_else(|| manager.next())
+        .or_else(|| manager.next());
+    assert!(told.unwrap().contains("; no handover at "));
+    family.restore();
+    let first = family.youngest();
+    let mut client = family.connect();
+    client.write_all(b"slow").unwrap();
+    family.hand_over();
+    manager.is_told_of_a_handover();
+    assert!(manager.next().unwrap().starts_with("MAINPID="));
+    kill_process(first, Signal::USR2).unwrap();
+    let log = || family.log();
+    eventually("it was refused", || {
+        log().contains("no handover: handed over already")
+    });
+    assert_eq!(read_to_end(&mut client).unwrap(), b"slow");
+    assert_eq!(manager.next(), None);
+    family.stop();
+}
+
+#[test]
+fn what_is_left_at_a_stop_is_told() {
+    let manager = Manager::new();
+    let mut family = manager.start(&["--delay", "3s", "127.0.0.1:0"], &[]);
+    assert_eq!(manager.next().as_deref(), Some(READY));
+    let mut client = family.connect();
+    client.write_all(b"slow").unwrap();
+    eventually("it has the client", || {
+        family.signal(Signal::USR1);
+        family.log().contains("live: 1 connection")
+    });
+    family.signal(Signal::TERM);
+    let draining = "STATUS=draining: 1 connection left";
+    assert_eq!(manager.next(), Some(format!("STOPPING=1\n{draining}")));
+    let again = manager
+        .next()
+        .or_else(|| manager.next())
+        .or_else(|| manager.next());
+    assert_eq!(again.as_deref(), Some(draining));
+    assert_eq!(read_to_end(&mut client).unwrap(), b"slow");
+    let first = family.youngest();
+    assert_eq!(family.wait(first).exit_status(), Some(0));
 }
 
 #[test]
@@ -69,8 +171,8 @@ fn a_manager_that_does_not_read_holds_nobody_up() {
     while sender.send_to(b"STATUS=full", &path).is_ok() {}
     let mut family = manager.start(&["--poll", "100ms", "127.0.0.1:0"], &[]);
     let mut client = family.connect();
-    std::io::Write::write_all(&mut client, b"x").unwrap();
-    std::io::Read::read_exact(&mut client, &mut [0]).unwrap();
+    client.write_all(b"x").unwrap();
+    client.read_exact(&mut [0]).unwrap();
     family.hand_over();
     let begun = Instant::now();
     family.stop();
@@ -97,7 +199,7 @@ fn the_watchdog_is_pinged_while_accepting_goes_round() {
         &["--poll", "50ms", "127.0.0.1:0"],
         &[("WATCHDOG_USEC", "300000")],
     );
-    assert_eq!(manager.next().as_deref(), Some("READY=1"));
+    assert_eq!(manager.next().as_deref(), Some(READY));
     for _ in 0..5 {
         assert_eq!(manager.next().as_deref(), Some("WATCHDOG=1"));
     }
@@ -119,7 +221,7 @@ fn the_watchdog_is_not_pinged_while_accepting_fails() {
     let manager = Manager::new();
     let variables = [("WATCHDOG_USEC", "300000"), ("WATCHDOG_PID", "1")];
     let family = manager.start(&["--poll", "50ms", "127.0.0.1:0"], &variables);
-    assert_eq!(manager.next().as_deref(), Some("READY=1"));
+    assert_eq!(manager.next().as_deref(), Some(READY));
     assert_eq!(manager.next(), None, "the watchdog is another process's");
     family.stop();
 
