@@ -34,8 +34,8 @@ pub struct Options {
     #[arg(long, value_name = "POLICY", default_value = "retry")]
     pub on_redis_error: OnRedisError,
 
-    /// How long after its end another process takes over what this one had in hand
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    /// How long after its end another process takes over what this one had in hand (1s to 10m)
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = lease)]
     pub lease: Duration,
 
     /// Longest that an idle worker waits before it looks at the stop flag
@@ -140,6 +140,16 @@ fn duration(text: &str) -> Result<Duration, String> {
         Ok(Duration::ZERO) => Err("must be more than zero".into()),
         Ok(duration) => Ok(duration),
         Err(error) => Err(format!("{error}, write for example 250ms, 1s or 2m")),
+    }
+}
+
+/// Not so short that a process which is only slow loses what it has in hand,
+/// and not longer than its lists are looked at when it is gone (`tend.lua`).
+fn lease(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        lease if lease < Duration::from_secs(1) => Err("must be 1s or more".into()),
+        lease if lease > Duration::from_secs(600) => Err("must be 10m or less".into()),
+        lease => Ok(lease),
     }
 }
 

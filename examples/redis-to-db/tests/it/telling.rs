@@ -61,12 +61,14 @@ fn what_a_message_says_forges_no_line_of_the_log() {
 
 #[test]
 fn bad_input_is_named_in_one_line() {
-    let cases: [(&[&str], i32, &str); 12] = [
+    let cases: [(&[&str], i32, &str); 14] = [
         (&["--workers", "0"], 2, "--workers"),
         (&["--workers", "many"], 2, "many"),
         (&["--attempts", "0"], 2, "--attempts"),
         (&["--on-redis-error", "panic"], 2, "panic"),
         (&["--lease", "soon"], 2, "soon"),
+        (&["--lease", "500us"], 2, "1s or more"),
+        (&["--lease", "11m"], 2, "10m or less"),
         (&["--redis-cert", "mine.pem"], 2, "--redis-key"),
         (&["--redis-ca", "/nowhere/ca"], 1, "/nowhere/ca"),
         (&["--redis-ca", "/dev/null"], 1, "rediss://"),
