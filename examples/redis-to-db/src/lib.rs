@@ -8,6 +8,7 @@
 pub mod check;
 pub mod connection;
 pub mod database;
+pub mod demand;
 pub mod lists;
 pub mod mover;
 pub mod options;

@@ -4,23 +4,29 @@
 //! | key | what |
 //! |---|---|
 //! | `LIST` | messages that wait; producers push on the left |
-//! | `LIST:processing:HOST:PID:START:N` | what one worker has in hand |
+//! | `LIST:processing:HOST:PID:ID:N` | what one worker has in hand |
 //! | `LIST:leases` | until when each of those has an owner (a sorted set) |
 //! | `LIST:failures` | how often a message failed (a hash) |
 //! | `LIST:dead` | messages that failed too often |
 
 use crate::check::{Fault, check};
 use crate::connection::{Server, words};
+use crate::demand::{Demand, Demands};
 use crate::options::{OnRedisError, Options};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use lastecho::{Episode, Stop};
 use redis::{Connection, FromRedisValue, RedisError, RedisResult, Script, ScriptInvocation};
-use std::sync::OnceLock;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use std::{fs, process, thread};
 
 /// How long Redis may take to answer, beyond what it was told to wait.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The shortest that Redis can wait: to it, less is for ever.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+/// How often a worker looks whether the leases are renewed again.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What all workers of a process share.
 pub struct Lists {
@@ -32,7 +38,8 @@ pub struct Lists {
     workers: usize,
     attempts: u32,
     lease: Duration,
-    poll: Duration,
+    /// How long Redis waits for a message on our behalf.
+    wait: Duration,
     policy: OnRedisError,
     /// Stops the program: the policy may.
     stop: Stop,
@@ -40,8 +47,16 @@ pub struct Lists {
     drain: Stop,
     settle: Script,
     tend: Script,
-    /// One for all: Redis in trouble is tried by one at a time.
-    pub trouble: Episode,
+    /// Where the first look at the leases begins.
+    first_look: u64,
+    /// One for all that have no connection that works: they try one at a time.
+    trouble: Episode,
+    /// How many those are.
+    without: AtomicUsize,
+    /// The leases cannot be renewed: no worker takes a message or a connection.
+    keeper_is_without: AtomicBool,
+    /// What Redis may have given to workers that do not know.
+    pub demands: Demands,
     /// Why the policy stopped the process.
     pub fatal: OnceLock<String>,
 }
@@ -70,98 +85,97 @@ impl Lists {
     /// Connects nowhere yet.
     ///
     /// # Errors
-    /// The URL is none of Redis, or a certificate cannot be read.
+    /// The URL is none of Redis, a certificate cannot be read, or the system
+    /// gives no random number.
     pub fn new(options: &Options, stop: &Stop, drain: &Stop) -> Result<Self> {
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let started = SystemTime::now().duration_since(UNIX_EPOCH);
-        let started = started.unwrap_or_default().as_millis();
+        // In containers, host, process and start are the same again and again.
+        let id = getrandom::u64().context("no random number")?;
         let (list, pid) = (&options.redis.list, process::id());
         Ok(Self {
             server: Server::new(&options.redis)?,
             list: list.clone(),
-            instance: format!("{list}:processing:{}:{pid}:{started}", host.trim()),
+            instance: format!("{list}:processing:{}:{pid}:{id:016x}", host.trim()),
             workers: options.workers,
             attempts: options.attempts,
             lease: options.lease,
-            poll: options.poll,
+            wait: options.poll.min(options.lease / 3).max(SHORTEST_WAIT),
             policy: options.on_redis_error,
             stop: stop.clone(),
             drain: drain.clone(),
             settle: Script::new(include_str!("settle.lua")),
             tend: Script::new(include_str!("tend.lua")),
+            first_look: id >> 32,
             trouble: Episode::new("redis"),
+            without: AtomicUsize::new(0),
+            keeper_is_without: AtomicBool::new(false),
+            demands: Demands::default(),
             fatal: OnceLock::new(),
         })
     }
 
-    /// A connection of its own for a worker, by its number.
-    pub fn link(&self, number: usize) -> Link<'_> {
+    /// A connection of its own for a worker, by its number; 0 is the keeper.
+    pub fn link(self: &Arc<Self>, number: usize) -> Link {
         Link {
-            lists: self,
-            mine: self.processing(number),
+            lists: Arc::clone(self),
+            is_keeper: number == 0,
+            mine: format!("{}:{number}", self.instance),
             connection: None,
+            is_without: false,
+            demand: Demand::Answered,
+            look: self.first_look,
         }
-    }
-
-    fn processing(&self, number: usize) -> String {
-        format!("{}:{number}", self.instance)
     }
 
     fn key(&self, suffix: &str) -> String {
         format!("{}:{suffix}", self.list)
     }
-
-    fn tending(&self, lease: Duration) -> ScriptInvocation<'_> {
-        let mut script = self.tend.key(self.key("leases"));
-        let millis = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
-        script.key(&self.list).arg(millis);
-        for number in 1..=self.workers {
-            script.arg(self.processing(number));
-        }
-        script
-    }
-
-    fn failed(&self, error: &RedisError) {
-        self.trouble.failed(&words(error));
-        if self.policy == OnRedisError::Stop {
-            let _ = self.fatal.set(format!("redis: {}", words(error)));
-            self.stop.set();
-        }
-    }
-
-    /// Blocks for 5 s at most.
-    fn connect(&self) -> RedisResult<Connection> {
-        let connection = self.server.connect(PATIENCE)?;
-        connection.set_read_timeout(Some(self.poll + PATIENCE))?;
-        Ok(connection)
-    }
 }
 
 /// One worker's connection and the list of what it has in hand.
-pub struct Link<'a> {
-    lists: &'a Lists,
+pub struct Link {
+    lists: Arc<Lists>,
+    is_keeper: bool,
     mine: String,
     /// Made when it is needed, and anew after an error.
     connection: Option<Connection>,
+    /// Its last connection failed, and no other works yet.
+    is_without: bool,
+    demand: Demand,
+    /// Where the next look at the leases begins.
+    look: u64,
 }
 
-impl Link<'_> {
+impl Link {
+    /// How long to leave Redis alone. A worker whose connection works need not;
+    /// one that has none waits for its turn, and all wait where the leases are
+    /// not renewed: what they took would be another's soon, and the keeper may
+    /// lack the connection that they have.
+    pub fn hold_off(&mut self) -> Option<Duration> {
+        if self.lists.keeper_is_without.load(Relaxed) && !self.is_keeper {
+            self.connection = None;
+            return Some(LOOK);
+        }
+        let turn = self.is_without.then(|| self.lists.trouble.hold_off());
+        turn.flatten()
+    }
+
     /// Looks at Redis before the first message.
     ///
     /// # Errors
     /// Messages cannot be moved with it, or not now.
-    pub fn check(&self) -> Result<(), Fault> {
-        let connection = self.lists.connect();
+    pub fn check(&mut self) -> Result<(), Fault> {
+        let connection = self.connect().map_err(|error| Fault::new("", error));
         let checked = connection
-            .map_err(|error| Fault::new("", error))
             .and_then(|mut connection| check(&mut connection, &self.lists.list, &self.mine));
         if let Err(Fault::Passing(error)) = &checked {
-            self.lists.failed(error);
+            self.failed(error);
         }
         checked
     }
 
-    /// Waits for a message, for at most so long (and 5 s for the answer).
+    /// Waits for a message, for at most the poll interval or a third of the
+    /// lease (and 5 s for the answer).
     ///
     /// Redis moves it into our list in the same step: there is no moment in
     /// which it is nowhere. If the answer is lost, the message is in our list
@@ -169,13 +183,27 @@ impl Link<'_> {
     ///
     /// # Errors
     /// What Redis says, or the connection to it.
-    pub fn take(&mut self, longest: Duration) -> RedisResult<Option<Vec<u8>>> {
+    pub fn take(&mut self) -> RedisResult<Option<Vec<u8>>> {
+        let lists = Arc::clone(&self.lists);
         let mut both = redis::pipe();
-        let back = both.cmd("LMOVE").arg(&self.mine).arg(&self.lists.list);
+        let back = both.cmd("LMOVE").arg(&self.mine).arg(&lists.list);
         back.arg("LEFT").arg("RIGHT").ignore();
-        let take = both.cmd("BLMOVE").arg(&self.lists.list).arg(&self.mine);
-        take.arg("RIGHT").arg("LEFT").arg(longest.as_secs_f64());
-        let answer = self.ask(|connection| both.query(connection));
+        let take = both.cmd("BLMOVE").arg(&lists.list).arg(&self.mine);
+        take.arg("RIGHT").arg("LEFT").arg(lists.wait.as_secs_f64());
+        let (mut demand, mut is_sent) = (self.demand, false);
+        let answer = self.ask(|connection| {
+            lists.demands.change(&mut demand, Demand::Waiting);
+            is_sent = true;
+            both.query(connection)
+        });
+        match &answer {
+            Ok(_) => lists.demands.change(&mut demand, Demand::Answered),
+            Err(error) if is_sent && !error.is_timeout() => {
+                lists.demands.change(&mut demand, Demand::Broken);
+            }
+            Err(_) => {}
+        }
+        self.demand = demand;
         answer.map(|(message,)| message)
     }
 
@@ -185,7 +213,7 @@ impl Link<'_> {
     ///
     /// Blocks until Redis can be told, or the cut.
     pub fn settle(&mut self, message: &[u8], how: How) -> Option<bool> {
-        let lists = self.lists;
+        let lists = Arc::clone(&self.lists);
         let how = match how {
             How::Done => "done",
             How::Back => "back",
@@ -204,28 +232,45 @@ impl Link<'_> {
     /// # Errors
     /// What Redis says, or the connection to it.
     pub fn tend(&mut self) -> RedisResult<Found> {
-        let lists = self.lists;
-        let script = lists.tending(lists.lease);
+        let lists = Arc::clone(&self.lists);
+        let script = self.look(&lists, lists.lease);
         let answer = self.ask(|connection| script.invoke(connection));
-        answer.map(|(recovered, backlog)| Found { recovered, backlog })
+        let (recovered, backlog, look) = answer?;
+        self.look = look;
+        Ok(Found { recovered, backlog })
     }
 
-    /// Gives our leases up; what is in our lists is put back.
+    /// Gives our leases up; what is in our lists is put back. They are still
+    /// looked at for some minutes: Redis may yet hear a demand that it did not
+    /// hear before, and put a message into one of them.
     ///
     /// Blocks as [`settle`](Self::settle); false where it gave up.
     pub fn release(&mut self) -> bool {
-        let lists = self.lists;
-        let script = lists.tending(Duration::ZERO);
-        self.insist::<(u64, u64)>(&script).is_some()
+        let lists = Arc::clone(&self.lists);
+        let script = self.look(&lists, Duration::ZERO);
+        let released = self.insist::<(u64, u64, u64)>(&script).is_some();
+        if released {
+            lists.demands.release();
+        }
+        released
+    }
+
+    /// It has few arguments: of a connection that has not logged in, Redis
+    /// takes no more than ten.
+    fn look<'a>(&self, lists: &'a Lists, lease: Duration) -> ScriptInvocation<'a> {
+        let mut script = lists.tend.key(lists.key("leases"));
+        let millis = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
+        script.key(&lists.list).arg(millis).arg(self.look);
+        script.arg(&lists.instance).arg(lists.workers);
+        script
     }
 
     /// Runs a script again and again, with back-off, until Redis has answered
     /// or the cut has come.
     fn insist<T: FromRedisValue>(&mut self, script: &ScriptInvocation<'_>) -> Option<T> {
-        let lists = self.lists;
         loop {
-            match lists.trouble.hold_off() {
-                Some(wait) => thread::sleep(lists.drain.cut_at().cap(wait)),
+            match self.hold_off() {
+                Some(wait) => thread::sleep(self.lists.drain.cut_at().cap(wait)),
                 None => {
                     let answer = self.ask(|connection| script.invoke(connection));
                     if answer.is_ok() {
@@ -233,7 +278,7 @@ impl Link<'_> {
                     }
                 }
             }
-            if lists.drain.is_cut() {
+            if self.lists.drain.is_cut() {
                 return None;
             }
         }
@@ -245,17 +290,58 @@ impl Link<'_> {
         &mut self,
         question: impl FnOnce(&mut Connection) -> RedisResult<T>,
     ) -> RedisResult<T> {
-        let lists = self.lists;
-        let connection = self.connection.take().map_or_else(|| lists.connect(), Ok);
+        let connection = self.connection.take().map_or_else(|| self.connect(), Ok);
         let answer = connection.and_then(|mut connection| {
             let answer = question(&mut connection)?;
             self.connection = Some(connection);
             Ok(answer)
         });
         match &answer {
-            Ok(_) => lists.trouble.worked(),
-            Err(error) => lists.failed(error),
+            Ok(_) => self.worked(),
+            Err(error) => self.failed(error),
         }
         answer
+    }
+
+    /// Blocks for 5 s at most; for the keeper half a lease, so that there is
+    /// time for a second try.
+    fn connect(&self) -> RedisResult<Connection> {
+        let lists = &self.lists;
+        if self.is_keeper {
+            return lists.server.connect(PATIENCE.min(lists.lease / 2));
+        }
+        let connection = lists.server.connect(PATIENCE)?;
+        connection.set_read_timeout(Some(lists.wait + PATIENCE))?;
+        Ok(connection)
+    }
+
+    fn worked(&mut self) {
+        let lists = &self.lists;
+        let was_without = std::mem::take(&mut self.is_without);
+        if was_without {
+            lists.without.fetch_sub(1, Relaxed);
+        }
+        if self.is_keeper {
+            lists.keeper_is_without.store(false, Relaxed);
+        }
+        // The others that have none still wait, as long as some fail.
+        if was_without || (self.is_keeper && lists.without.load(Relaxed) == 0) {
+            lists.trouble.worked();
+        }
+    }
+
+    fn failed(&mut self, error: &RedisError) {
+        let lists = &self.lists;
+        if !std::mem::replace(&mut self.is_without, true) {
+            lists.without.fetch_add(1, Relaxed);
+        }
+        if self.is_keeper {
+            lists.keeper_is_without.store(true, Relaxed);
+        }
+        lists.trouble.failed(&words(error));
+        if lists.policy == OnRedisError::Stop {
+            let _ = lists.fatal.set(format!("redis: {}", words(error)));
+            lists.stop.set();
+        }
     }
 }

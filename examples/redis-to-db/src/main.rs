@@ -54,8 +54,8 @@ fn run(options: Options) -> Result<bool> {
     let (timeout, workers) = (options.drain_timeout, options.workers);
     let hook = options.before_exit.clone();
     let mover = Arc::new(Mover::new(options, &stop)?);
-    if mover.begin()? {
-        mover.start(&shutdown)?;
+    if let Some(keeper) = mover.begin()? {
+        mover.start(keeper, &shutdown)?;
         say(format_args!("moving workers={workers}"));
     }
     if let Some(command) = hook {
@@ -66,8 +66,5 @@ fn run(options: Options) -> Result<bool> {
     let stopped = Instant::now();
     log::info!("stopping: {} messages in hand", mover.counts.in_hand());
     let outcome = shutdown.run(timeout);
-    let clean = outcome.is_clean() && mover.is_clean();
-    let elapsed = stopped.elapsed().as_millis();
-    mover.counts.tell(&outcome, clean, elapsed);
-    Ok(clean)
+    Ok(mover.tell(&outcome, stopped.elapsed()))
 }

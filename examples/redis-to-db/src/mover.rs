@@ -7,13 +7,20 @@ use crate::lists::{How, Link, Lists};
 use crate::options::Options;
 use crate::outcome::{Counts, count, say};
 use anyhow::{Context, Result, bail};
-use lastecho::{Deadline, Episode, Failure, Shutdown, Stop, Take, WorkError, Worker, Workers};
+use lastecho::{
+    Deadline, Episode, Failure, Shutdown, ShutdownOutcome, Stop, Take, WorkError, Worker, Workers,
+};
 use std::io;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
+
+/// The longest between two renewals of the leases (`tend.lua` knows it), and
+/// between two tries where Redis fails.
+const LONGEST_LOOK: Duration = Duration::from_secs(3);
+const RETRY: Duration = Duration::from_millis(250);
 
 /// Everything that the workers share.
 pub struct Mover {
@@ -22,7 +29,7 @@ pub struct Mover {
     stop: Stop,
     /// Stops the workers, by when their phase should be over.
     drain: Stop,
-    lists: Lists,
+    lists: Arc<Lists>,
     database: Database,
     /// One for all: a database that is down is tried by one at a time, and the
     /// queue stays in Redis.
@@ -34,7 +41,7 @@ pub struct Mover {
 /// A worker: a connection to Redis, a way into the database.
 struct Hand<'a> {
     mover: &'a Mover,
-    link: Link<'a>,
+    link: Link,
     writer: Writer<'a>,
 }
 
@@ -42,18 +49,13 @@ impl Worker for Hand<'_> {
     type Job = Vec<u8>;
 
     fn take(&mut self, longest: Duration) -> Take<Vec<u8>> {
-        let Mover {
-            drain,
-            lists,
-            outage,
-            ..
-        } = self.mover;
-        let waits = [outage.hold_off(), lists.trouble.hold_off()];
+        let Mover { drain, outage, .. } = self.mover;
+        let waits = [outage.hold_off(), self.link.hold_off()];
         if let Some(wait) = waits.into_iter().flatten().max() {
             let _ = drain.wait(Deadline::after(wait.min(longest)));
             return Take::Nothing;
         }
-        match self.link.take(longest) {
+        match self.link.take() {
             Ok(Some(message)) => {
                 count(&self.mover.counts.taken);
                 Take::Job(message)
@@ -138,7 +140,7 @@ impl Mover {
     pub fn new(options: Options, stop: &Stop) -> Result<Self> {
         let drain = Stop::new();
         Ok(Self {
-            lists: Lists::new(&options, stop, &drain)?,
+            lists: Arc::new(Lists::new(&options, stop, &drain)?),
             database: Database::open(&options.database).context("database")?,
             stop: stop.clone(),
             drain,
@@ -149,25 +151,27 @@ impl Mover {
     }
 
     /// Waits for Redis, takes the leases, and puts back what was in hand in
-    /// processes that are gone. False where the stop came first.
+    /// processes that are gone. Returns the keeper's connection; `None` where
+    /// the stop came first.
     ///
     /// # Errors
     /// Messages cannot be moved with this Redis; or it fails and the policy is
     /// to stop.
-    pub fn begin(&self) -> Result<bool> {
+    pub fn begin(&self) -> Result<Option<Link>> {
         let mut link = self.lists.link(0);
         while !self.stop.is_set() {
             match link.check() {
                 Err(Fault::Permanent(why)) => bail!(why),
-                Ok(()) if self.tend(&mut link).is_some() => return Ok(true),
-                Ok(()) | Err(Fault::Passing(_)) => {}
+                Err(Fault::Passing(_)) => {}
+                Ok(()) if self.tend(&mut link).is_some() => return Ok(Some(link)),
+                Ok(()) => {}
             }
-            let wait = self.lists.trouble.hold_off().unwrap_or_default();
+            let wait = link.hold_off().unwrap_or_default();
             let _ = self.stop.wait(Deadline::after(wait));
         }
         match self.lists.fatal.get() {
             Some(error) => bail!(error.clone()),
-            None => Ok(false),
+            None => Ok(None),
         }
     }
 
@@ -190,13 +194,14 @@ impl Mover {
 
     /// Keeps the leases and shows the progress, until `end`; then gives the
     /// leases up, and says whether Redis heard it.
-    pub fn keep(&self, end: &Stop) -> bool {
+    pub fn keep(&self, mut link: Link, end: &Stop) -> bool {
         let _ended = self.stop.set_on_drop();
-        let mut link = self.lists.link(0);
         let every = self.options.progress.min(self.options.lease / 3);
-        let (mut told, mut moved) = (Instant::now(), 0);
-        while !end.wait(Deadline::after(every)) {
+        let every = every.min(LONGEST_LOOK);
+        let (mut told, mut moved, mut wait) = (Instant::now(), 0, every);
+        while !end.wait(Deadline::after(wait)) {
             let backlog = self.tend(&mut link);
+            wait = backlog.map_or(every.min(RETRY), |_| every);
             if told.elapsed() >= self.options.progress {
                 let sum = self.counts.moved.load(Relaxed);
                 let rate = (sum - moved) as f64 / told.elapsed().as_secs_f64();
@@ -212,7 +217,7 @@ impl Mover {
     }
 
     /// One look at all lists: how many messages wait, if Redis says so.
-    fn tend(&self, link: &mut Link<'_>) -> Option<u64> {
+    fn tend(&self, link: &mut Link) -> Option<u64> {
         let found = link.tend().ok()?;
         if found.recovered > 0 {
             log::info!("{} messages of processes that are gone", found.recovered);
@@ -221,10 +226,17 @@ impl Mover {
         Some(found.backlog)
     }
 
-    /// Whether nothing was left, and no error stopped it.
-    #[must_use]
-    pub fn is_clean(&self) -> bool {
-        self.counts.in_hand() == 0 && self.lists.fatal.get().is_none()
+    /// Says how it ended, in the last line; whether nothing was left, and no
+    /// error stopped it.
+    pub fn tell(&self, outcome: &ShutdownOutcome, elapsed: Duration) -> bool {
+        let in_hand = self.counts.in_hand() + self.lists.demands.open();
+        let is_clean = outcome.is_clean() && in_hand == 0 && self.lists.fatal.get().is_none();
+        log::info!("stopped: {outcome}");
+        let (counts, elapsed) = (&self.counts, elapsed.as_millis());
+        say(format_args!(
+            "stopped clean={is_clean} {counts} in_hand={in_hand} elapsed_ms={elapsed}"
+        ));
+        is_clean
     }
 
     /// Starts workers and keeper, and registers their stop: the workers first,
@@ -232,11 +244,11 @@ impl Mover {
     ///
     /// # Errors
     /// A thread cannot be started.
-    pub fn start(self: &Arc<Self>, shutdown: &Shutdown) -> io::Result<()> {
+    pub fn start(self: &Arc<Self>, link: Link, shutdown: &Shutdown) -> io::Result<()> {
         let (mover, end) = (Arc::clone(self), Stop::new());
         let ended = end.clone();
         let keeper = thread::Builder::new().name("keeper".into());
-        let keeper = keeper.spawn(move || mover.keep(&ended))?;
+        let keeper = keeper.spawn(move || mover.keep(link, &ended))?;
         let mover = Arc::clone(self);
         let workers = thread::Builder::new().name("workers".into());
         let workers = workers.spawn(move || mover.work())?;

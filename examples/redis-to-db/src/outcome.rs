@@ -1,6 +1,6 @@
-//! What became of the messages: counts, and the lines that tell them.
+//! What became of the messages: counts, and lines for machines.
 
-use lastecho::{ShutdownOutcome, nonblocking_writer};
+use lastecho::nonblocking_writer;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -37,14 +37,6 @@ impl Counts {
         let settled = self.settled.load(Relaxed);
         self.taken.load(Relaxed).saturating_sub(settled)
     }
-
-    /// The last line.
-    pub fn tell(&self, outcome: &ShutdownOutcome, clean: bool, elapsed_ms: u128) {
-        log::info!("stopped: {outcome}");
-        say(format_args!(
-            "stopped clean={clean} {self} elapsed_ms={elapsed_ms}"
-        ));
-    }
 }
 
 impl fmt::Display for Counts {
@@ -58,10 +50,11 @@ impl fmt::Display for Counts {
             ("dead", &self.dead),
             ("recovered", &self.recovered),
         ];
-        for (name, count) in counts {
-            write!(f, "{name}={} ", count.load(Relaxed))?;
+        for (number, (name, count)) in counts.iter().enumerate() {
+            let space = if number == 0 { "" } else { " " };
+            write!(f, "{space}{name}={}", count.load(Relaxed))?;
         }
-        write!(f, "in_hand={}", self.in_hand())
+        Ok(())
     }
 }
 

@@ -12,9 +12,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stop = Stop::new();
     let _signals = signals::install(&stop)?;
     let mover = Mover::new(Options::parse(), &stop)?;
-    mover.begin()?;
+    let keeper = mover.begin()?.ok_or("stopped")?;
     thread::scope(|scope| {
-        scope.spawn(|| mover.keep(&Stop::new()));
+        scope.spawn(|| mover.keep(keeper, &Stop::new()));
         scope.spawn(|| mover.work());
         say(format_args!("moving"));
         let _ = stop.wait(Deadline::NEVER);

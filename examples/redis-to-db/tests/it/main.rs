@@ -8,13 +8,16 @@
 mod account;
 mod certificates;
 mod commits;
+mod crowded;
 #[allow(dead_code)] // what only http-drain needs
 #[path = "../../../http-drain/tests/it/harness.rs"]
 mod harness;
 mod kills;
+mod leases;
 mod outages;
 mod programs;
 mod redis_errors;
+mod relay;
 mod scripts;
 mod servers;
 mod start;

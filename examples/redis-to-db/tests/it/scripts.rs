@@ -8,6 +8,7 @@ use redis::Connection;
 const SETTLE: &str = include_str!("../../src/settle.lua");
 /// Takes the message out first and puts it where it belongs then.
 const REMOVE_FIRST: &str = include_str!("../control/remove_first.lua");
+const TEND: &str = include_str!("../../src/tend.lua");
 
 const MINE: &str = "messages:processing:mine";
 const ENDED: &str = "messages:processing:ended:1";
@@ -18,7 +19,7 @@ struct Call {
     script: &'static str,
     keys_and_arguments: Vec<&'static str>,
     end: &'static str,
-    /// Where it is the same to do it once and twice.
+    /// What Redis refuses, one in each trial.
     refusals: Vec<Refusal>,
 }
 
@@ -58,6 +59,16 @@ impl Call {
         Self::new(script, &[&keys[..], &[MESSAGE, how, most]].concat(), end)
     }
 
+    /// A look, or a release (of lists of `ours`) where the lease is 0.
+    fn tend(lease: &'static str, ours: &'static str) -> Self {
+        let keys = ["2", "messages:leases", "messages"];
+        Self::new(
+            TEND,
+            &[&keys[..], &[lease, "0", ours, "1"]].concat(),
+            "messages",
+        )
+    }
+
     /// Runs it as a user who may do all but what is refused.
     fn run(&self, user: &mut Connection) -> redis::RedisResult<redis::Value> {
         let mut eval = redis::cmd("EVAL");
@@ -87,7 +98,11 @@ fn refuse(call: &Call, refusal: &Refusal, server: &Redis) -> Result<(), String> 
     set(&[
         "ACL", "SETUSER", "mover", "reset", "on", ">pw", "~*", "+@all",
     ]);
-    set(&["RPUSH", MINE, MESSAGE]);
+    set(&[
+        "RPUSH",
+        if call.script == TEND { ENDED } else { MINE },
+        MESSAGE,
+    ]);
     set(&["ZADD", "messages:leases", "1", ENDED]);
     match refusal {
         Refusal::Command(name) => set(&["ACL", "SETUSER", "mover", &format!("-{name}")]),
@@ -145,9 +160,14 @@ fn settling(script: &'static str) -> [Call; 3] {
 #[test]
 #[ignore = "needs redis-server: make deps"]
 fn a_refused_command_of_a_script_loses_no_message() {
-    let calls = settling(SETTLE);
-    assert!(calls.iter().all(|call| call.refusals.len() >= 9));
-    assert_eq!(not_borne(&calls), Vec::<String>::new());
+    let looks = [
+        Call::tend("1000", "messages:processing:other"),
+        Call::tend("0", "messages:processing:ended"),
+    ];
+    for calls in [&settling(SETTLE)[..], &looks] {
+        assert!(calls.iter().all(|call| call.refusals.len() >= 9));
+        assert_eq!(not_borne(calls), Vec::<String>::new());
+    }
     let lost = not_borne(&settling(REMOVE_FIRST));
     assert!(
         lost.len() >= 5 && lost.iter().all(|lost| lost.starts_with("lost")),
