@@ -4,19 +4,21 @@
 //! A successor gets them as a supervisor passes them to what it starts, by the
 //! protocol of `sd_listen_fds(3)`: `LISTEN_FDS` and `LISTEN_FDNAMES`,
 //! descriptors from 3. `LISTEN_PID` is missing, because it cannot be known
-//! before the process exists; instead `LASTECHO_HANDOVER` names a socket whose
-//! other end is the parent's.
+//! before the process exists; instead `LASTECHO_HANDOVER` names a socket on
+//! which a letter waits that says for which process all this is.
 //!
 //! ```text
 //! predecessor                         successor
 //!      │ starts it ───────────────────────► │ binds what is new, prepares
 //!      │ ◄──── a byte per listener: taken? ─┤ ready
 //!      ├─ "yours" ────────────────────────► │ accepts
-//!      ▼ stops, drains                      ▼
+//!      ▼ stops, drains                      ▼ an orphan
 //! ```
 //!
 //! Until "yours" the successor has accepted nobody. If it dies, is late, or the
-//! predecessor stops meanwhile, it is killed and nothing has happened.
+//! predecessor stops meanwhile, it is killed and nothing has happened. From
+//! "yours" on it is no child of the predecessor, but of the system's or the
+//! session's reaper, as it would be after the predecessor's end.
 //!
 //! ```no_run
 //! use lastecho::{Server, Stop, handover, signals};
@@ -51,18 +53,20 @@
 use crate::deadline::Deadline;
 use crate::listener::Listener;
 use crate::lock::lock;
-use crate::passed::{FIRST, FOREIGN, LEFT, MOST, OWN, SLICE, TAKEN, VARIABLE, YOURS};
+use crate::passed::{DECLINED, FIRST, FOREIGN, LEFT, MOST, OWN, SLICE, TAKEN, VARIABLE, YOURS};
 use crate::server::Server;
 use crate::stop::Stop;
+use crate::successor::{Birth, Process, go_on};
 use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use crate::sync::{Arc, Mutex, MutexGuard, thread};
 use crate::sys;
 use crate::title::Title;
 use command_fds::{CommandFdExt, FdMapping};
-use std::io::{self, ErrorKind, Read, Write};
+use std::cell::Cell;
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::Duration;
 
 pub use crate::inherited::{Inherited, inherited};
@@ -176,19 +180,22 @@ impl Handover {
         stop: &Stop,
     ) -> io::Result<u32> {
         let (ours, theirs) = UnixStream::pair()?;
+        let line = Line {
+            socket: ours,
+            over: Cell::new(false),
+        };
+        // Before the descriptors get their places, which may be others' until then.
+        let birth = Birth::arrange(&mut successor, &line.socket)?;
         equip(&mut successor, bequests, theirs.into())?;
-        let mut child = successor.spawn().map_err(|error| {
-            let program = successor.get_program().to_string_lossy();
-            io::Error::new(error.kind(), format!("cannot start {program}: {error}"))
-        })?;
-        drop(successor); // and with it our copies of its descriptors
-        let outcome = await_ready(&ours, bequests.len(), deadline, stop).and_then(|taken| {
+        let process = Process::start(successor, birth, deadline, stop)?;
+        let ready = await_ready(&line.socket, bequests.len(), deadline, stop);
+        let outcome = ready.and_then(|taken| {
             await_impatience(bequests, deadline, stop);
-            self.commit(&ours, bequests, &taken, stop)
+            self.commit(&line, bequests, &taken, stop)
         });
         match outcome {
-            Ok(()) => Ok(child.id()),
-            Err(error) => Err(give_up(&mut child, ours, error)),
+            Ok(()) => Ok(process.let_go()),
+            Err(error) => Err(process.give_up(error)),
         }
     }
 
@@ -204,7 +211,7 @@ impl Handover {
         if !*serving {
             return refused(ErrorKind::NotConnected, "this server is not serving");
         }
-        unless_stopped(stop)?;
+        go_on(Deadline::NEVER, stop)?;
         Ok(serving)
     }
 
@@ -219,7 +226,7 @@ impl Handover {
     /// that it has taken.
     fn commit(
         &self,
-        mut successor: &UnixStream,
+        line: &Line,
         bequests: &mut Vec<Bequest>,
         taken: &[u8],
         stop: &Stop,
@@ -227,8 +234,8 @@ impl Handover {
         let heirlooms = bequests.iter().zip(taken);
         let heirlooms = heirlooms.filter(|&(_, &word)| word == TAKEN);
         let mut titles: Vec<_> = heirlooms.map(|(b, _)| lock(&b.title.ours)).collect();
-        unless_stopped(stop)?;
-        successor.write_all(&[YOURS])?;
+        go_on(Deadline::NEVER, stop)?;
+        line.say(YOURS)?;
         for ours in &mut titles {
             **ours = false;
         }
@@ -241,12 +248,29 @@ impl Handover {
     }
 }
 
-/// A handover ends where a stop comes before its last step.
-fn unless_stopped(stop: &Stop) -> io::Result<()> {
-    if stop.is_set() {
-        return Err(io::Error::new(ErrorKind::Interrupted, "a stop came first"));
+/// Our end of the socket to a successor. The last word on it is said when it
+/// is dropped at the latest: without one the successor must think that we have
+/// died, and serves.
+struct Line {
+    socket: UnixStream,
+    /// Whether the last word was said.
+    over: Cell<bool>,
+}
+
+impl Line {
+    fn say(&self, word: u8) -> io::Result<()> {
+        sys::send(&self.socket, &[word])?;
+        self.over.set(true);
+        Ok(())
     }
-    Ok(())
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if !self.over.get() {
+            let _ = self.say(DECLINED);
+        }
+    }
 }
 
 /// Passes the listeners and the other end of our socket.
@@ -291,17 +315,12 @@ fn await_ready(
     let mut word = vec![0; count];
     let mut filled = 0;
     while filled < word.len() {
-        unless_stopped(stop)?;
-        if deadline.has_passed() {
-            return Err(io::Error::new(
-                ErrorKind::TimedOut,
-                "it was not ready in time",
-            ));
-        }
+        go_on(deadline, stop)?;
         if sys::wait_readable(successor, deadline.cap(SLICE)) {
-            filled += match successor.read(&mut word[filled..])? {
-                0 => return Err(io::Error::new(ErrorKind::UnexpectedEof, "it ended")),
-                count => count,
+            filled += match successor.read(&mut word[filled..]) {
+                // Reset, if it ended without having read its letter.
+                Ok(0) | Err(_) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "it ended")),
+                Ok(count) => count,
             };
         }
     }
@@ -322,26 +341,4 @@ fn await_impatience(bequests: &[Bequest], deadline: Deadline, stop: &Stop) {
     {
         thread::sleep(Duration::from_millis(1));
     }
-}
-
-/// Ends a successor that has not taken over, and says why it did not.
-fn give_up(child: &mut Child, socket: UnixStream, error: io::Error) -> io::Error {
-    drop(socket);
-    // One that has ended by itself tells more by how it did.
-    let patience = Deadline::after(Duration::from_secs(1));
-    let mut ended = None;
-    while error.kind() == ErrorKind::UnexpectedEof && ended.is_none() && !patience.has_passed() {
-        ended = child.try_wait().ok().flatten();
-        thread::sleep(Duration::from_millis(1));
-    }
-    let _ = child.kill();
-    let _ = child.wait();
-    let pid = child.id();
-    let message = match ended {
-        Some(status) => {
-            format!("the successor, process {pid}, ended before it was ready: {status}")
-        }
-        None => format!("the successor, process {pid}, was killed: {error}"),
-    };
-    io::Error::new(error.kind(), message)
 }

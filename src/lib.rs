@@ -138,6 +138,8 @@ mod shutdown;
 #[cfg(feature = "signals")]
 pub mod signals;
 mod stop;
+#[cfg(feature = "handover")]
+mod successor;
 mod sync;
 mod sys;
 mod table;

@@ -7,8 +7,7 @@ use std::env;
 use std::io::{self, ErrorKind};
 use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::parent_id;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Names the socket between predecessor and successor, and whose each listener
@@ -19,8 +18,9 @@ pub(crate) const FOREIGN: char = 'f';
 /// The successor's word for each listener.
 pub(crate) const TAKEN: u8 = b'+';
 pub(crate) const LEFT: u8 = b'-';
-/// The predecessor's last word.
+/// The predecessor's last word: one of these. One that dies says none.
 pub(crate) const YOURS: u8 = b'!';
+pub(crate) const DECLINED: u8 = b'x';
 /// How often those who wait for the other process look at their own stop.
 pub(crate) const SLICE: Duration = Duration::from_millis(20);
 /// The first descriptor that is passed (SD_LISTEN_FDS_START).
@@ -86,20 +86,38 @@ pub(crate) fn take() -> io::Result<Passed> {
     })
 }
 
-/// Takes over the socket to the predecessor, which must be our parent: a
-/// variable that some grandparent left is not for us.
+/// Takes over the socket to the predecessor, with the letter that waits on it:
+/// a variable that was for another process is not for us.
 fn inherit_socket(number: RawFd) -> io::Result<UnixStream> {
     let complain = |error| wrong(&format!("{VARIABLE}, descriptor {number}: {error}"));
     let socket = UnixStream::from(sys::inherit(number).map_err(complain)?);
-    let other = rustix::net::sockopt::socket_peercred(&socket).map_err(|e| complain(e.into()))?;
-    if other.pid.as_raw_nonzero().get().unsigned_abs() != parent_id() {
-        return Err(wrong(&format!(
-            "{VARIABLE} is from process {}, and our parent is {}",
-            other.pid,
-            parent_id()
-        )));
+    let mut letter = [0; sys::LETTER];
+    let letter = match sys::recv_now(&socket, &mut letter) {
+        Ok(count) => sys::read_letter(&letter[..count]),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+        Err(error) => return Err(complain(error)),
+    };
+    let us = std::process::id();
+    match letter {
+        Some((addressee, held)) if addressee == us => {
+            // Relaxed: a number of its own.
+            HELD.store(held, Relaxed);
+            Ok(socket)
+        }
+        Some((addressee, _)) => Err(wrong(&format!(
+            "{VARIABLE} is for process {addressee}, and this is process {us}"
+        ))),
+        None => Err(complain(io::Error::other("it has no word for us"))),
     }
-    Ok(socket)
+}
+
+/// The signals that the predecessor holds off since before our program began,
+/// so that they would not end it.
+static HELD: AtomicU64 = AtomicU64::new(0);
+
+/// Lets come what was held off, on the calling thread and those that it starts.
+pub(crate) fn release_signals() {
+    sys::release_signals(HELD.swap(0, Relaxed));
 }
 
 impl Variables {

@@ -9,6 +9,8 @@ use crate::limits;
 use crate::listener::Listener;
 use crate::live::Live;
 use crate::lock::lock;
+#[cfg(feature = "handover")]
+use crate::passed;
 use crate::port::Port;
 use crate::report::Report;
 use crate::stop::Stop;
@@ -273,6 +275,8 @@ impl Server {
     where
         F: Fn(&mut Connection) -> io::Result<()> + Sync,
     {
+        #[cfg(feature = "handover")]
+        passed::release_signals(); // who wants to be told of one has said so
         let live = self.live();
         let (grace, drain_timeout) = (self.accept_grace, self.drain_timeout);
         let (limits, per_peer) = (self.limits(), self.max_per_peer);

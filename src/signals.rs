@@ -77,7 +77,7 @@ pub fn install_with(
     others: &[c_int],
     mut observer: impl FnMut(c_int, Request) + Send + 'static,
 ) -> io::Result<Signals> {
-    let ignored = ignored_signals();
+    let ignored = sys::signals("SigIgn");
     let is_ignored = |signal: c_int| ignored & (1 << (signal - 1)) != 0;
     warn_of_ignored(is_ignored);
     let others = others.to_vec();
@@ -183,15 +183,6 @@ fn warn_of_ignored(is_ignored: impl Fn(c_int) -> bool) {
         let names = names.join(" and ");
         log::info!("{names} ignored, as at the start (a script's background job): use SIGTERM");
     }
-}
-
-/// The signals that this process ignores, a bit each, as proc(5) shows them
-/// (`SigIgn`); none where that cannot be read.
-fn ignored_signals() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0)
 }
 
 /// The usual name of a signal, `SIGTERM` for example.

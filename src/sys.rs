@@ -16,7 +16,7 @@ pub(crate) fn recv(socket: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
 }
 
 /// Reads once what is already there; never blocks.
-pub(crate) fn recv_now(socket: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn recv_now(socket: impl AsFd, buf: &mut [u8]) -> io::Result<usize> {
     let (count, _) = rustix::net::recv(socket, buf, RecvFlags::DONTWAIT)?;
     Ok(count)
 }
@@ -25,7 +25,7 @@ pub(crate) fn recv_now(socket: &TcpStream, buf: &mut [u8]) -> io::Result<usize> 
 ///
 /// A timeout after some bytes went out returns their count, one before any
 /// fails with [`WouldBlock`](io::ErrorKind::WouldBlock) (socket(7), SO_SNDTIMEO).
-pub(crate) fn send(socket: &TcpStream, buf: &[u8]) -> io::Result<usize> {
+pub(crate) fn send(socket: impl AsFd, buf: &[u8]) -> io::Result<usize> {
     Ok(rustix::net::send(socket, buf, SendFlags::NOSIGNAL)?)
 }
 
@@ -174,6 +174,118 @@ pub(crate) fn forget_variables(names: &[&str]) {
     }
 }
 
+/// Makes `command` start its program as our grandchild, which becomes an orphan
+/// when the child between us ends.
+///
+/// That child has nothing open but `report`. It writes the program's process
+/// number there at once, and its wait status (wait(2)) when it ends, before it
+/// reaps it; so a process of that number is the program until there is a
+/// status. It ends with it, and with the thread that started it. No signal but
+/// KILL and STOP reaches it.
+///
+/// The program finds its own process number and `held` on the other end of
+/// `letters`: `LISTEN_PID` and more, which cannot be known before the fork.
+#[allow(unsafe_code)]
+#[cfg(feature = "handover")]
+pub(crate) fn start_as_grandchild(
+    command: &mut std::process::Command,
+    report: std::os::fd::OwnedFd,
+    letters: std::os::fd::OwnedFd,
+    held: u64,
+) {
+    use std::os::unix::process::CommandExt;
+    let us = rustix::process::getpid();
+    let fork_again = move || {
+        // SAFETY: this process has one thread, and std's fork(2) has left its C
+        // library in order, so it may fork as often as it likes; the default of
+        // a signal runs no code. An ignored SIGCHLD would hide how the child ends.
+        let child = unsafe {
+            libc::signal(libc::SIGCHLD, libc::SIG_DFL);
+            libc::fork()
+        };
+        match rustix::process::Pid::from_raw(child) {
+            _ if child < 0 => Err(io::Error::last_os_error()),
+            Some(child) => stand_between(us, child, &report),
+            None => {
+                let letter = letter(held);
+                rustix::net::send(&letters, &letter, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
+                Ok(())
+            }
+        }
+    };
+    // SAFETY: what runs between fork and exec are system calls, and code that
+    // neither allocates nor takes a lock nor panics.
+    unsafe { command.pre_exec(fork_again) };
+}
+
+/// What a successor finds on its socket.
+#[cfg(feature = "handover")]
+pub(crate) const LETTER: usize = 12;
+
+/// Its own process number, and the signals that were held off.
+#[cfg(feature = "handover")]
+fn letter(held: u64) -> [u8; LETTER] {
+    let mut letter = [0; LETTER];
+    letter[..4].copy_from_slice(&std::process::id().to_ne_bytes());
+    letter[4..].copy_from_slice(&held.to_ne_bytes());
+    letter
+}
+
+/// Whose number and which signals a letter has; `None` if it is none.
+#[cfg(feature = "handover")]
+pub(crate) fn read_letter(letter: &[u8]) -> Option<(u32, u64)> {
+    let (number, held) = letter.split_first_chunk()?;
+    let held = held.try_into().ok()?;
+    Some((u32::from_ne_bytes(*number), u64::from_ne_bytes(held)))
+}
+
+/// The life of the child between us and the program, after fork(2).
+#[allow(unsafe_code)]
+#[cfg(feature = "handover")]
+fn stand_between(us: rustix::process::Pid, child: rustix::process::Pid, report: impl AsFd) -> ! {
+    use rustix::process::{self, Signal, WaitId, WaitIdOptions, WaitOptions};
+    use std::os::fd::{AsRawFd, BorrowedFd};
+    let _ = process::set_parent_process_death_signal(Some(Signal::KILL));
+    hold_signals(u64::MAX);
+    // Before anything is closed: std waits for the end of a pipe of its own.
+    let _ = rustix::io::write(&report, &child.as_raw_nonzero().get().to_ne_bytes());
+    // SAFETY: nothing of this process uses a descriptor after this but the one
+    // that is kept; it has one thread, which never returns.
+    let report = unsafe {
+        libc::dup2(report.as_fd().as_raw_fd(), 0);
+        if libc::syscall(libc::SYS_close_range, 1, libc::c_uint::MAX, 0) != 0 {
+            let most = libc::sysconf(libc::_SC_OPEN_MAX)
+                .try_into()
+                .unwrap_or(i32::MAX);
+            for number in 1..most {
+                libc::close(number);
+            }
+        }
+        BorrowedFd::borrow_raw(0)
+    };
+    // Else nobody is left who would listen.
+    if process::getppid() == Some(us) {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let ended = process::waitid(WaitId::Pid(child), options).ok().flatten();
+        if let Some(status) = ended.map(|ended| wait_status(&ended)) {
+            let _ = rustix::io::write(report, &status.to_ne_bytes());
+            let _ = process::waitpid(Some(child), WaitOptions::empty());
+        }
+    }
+    // SAFETY: it ends this process without running anything of it.
+    unsafe { libc::_exit(0) }
+}
+
+/// How wait(2) says what waitid(2) has said.
+#[cfg(feature = "handover")]
+fn wait_status(ended: &rustix::process::WaitIdStatus) -> i32 {
+    match (ended.exit_status(), ended.terminating_signal()) {
+        (Some(code), _) => (code & 0xff) << 8,
+        (None, Some(signal)) if ended.dumped() => signal | 0x80,
+        (None, signal) => signal.unwrap_or(0),
+    }
+}
+
 /// Names the calling thread, so that `ps -L` and `top -H` say what it serves;
 /// 15 bytes at most (prctl(2), PR_SET_NAME). A failure changes nothing.
 pub(crate) fn name_thread(name: &str) {
@@ -207,20 +319,54 @@ fn set_policy(policy: std::ffi::c_int) {
 /// Lets the calling thread take these signals, whatever mask it inherited: a
 /// signal to the process goes to any thread that does not block it (signal(7)).
 /// Numbers that are no signals are left out.
-#[allow(unsafe_code)]
 #[cfg(feature = "signals")]
 pub(crate) fn unblock_signals(signals: &[std::ffi::c_int]) {
+    change_mask(libc::SIG_UNBLOCK, signals.iter().copied());
+}
+
+/// From now on these signals, a bit each, wait for the calling thread, and for
+/// what it starts.
+#[cfg(feature = "handover")]
+pub(crate) fn hold_signals(signals: u64) {
+    change_mask(libc::SIG_BLOCK, numbers(signals));
+}
+
+/// Takes [`hold_signals`] back.
+#[cfg(feature = "handover")]
+pub(crate) fn release_signals(signals: u64) {
+    change_mask(libc::SIG_UNBLOCK, numbers(signals));
+}
+
+#[cfg(feature = "handover")]
+fn numbers(signals: u64) -> impl Iterator<Item = std::ffi::c_int> {
+    (1..=64).filter(move |number| signals & (1 << (number - 1)) != 0)
+}
+
+#[allow(unsafe_code)]
+#[cfg(any(feature = "signals", feature = "handover"))]
+fn change_mask(how: std::ffi::c_int, signals: impl Iterator<Item = std::ffi::c_int>) {
     // SAFETY: sigset_t is plain data, all zeroes are one, and sigemptyset makes
     // it the empty set; sigaddset refuses other numbers (EINVAL), and the mask
     // that is changed is the calling thread's. Nothing is kept of the set.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
-        for &signal in signals {
+        for signal in signals {
             libc::sigaddset(&raw mut set, signal);
         }
-        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+        libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut());
     }
+}
+
+/// A set of signals of this process, a bit each, as proc(5) names it (`SigIgn`,
+/// say); none where that cannot be read.
+#[cfg(any(feature = "signals", feature = "handover"))]
+pub(crate) fn signals(set: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut lines = status.lines();
+    let line = lines.find_map(|line| line.strip_prefix(set)?.strip_prefix(':'));
+    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -322,18 +468,11 @@ pub(crate) mod tests {
 
     #[test]
     #[cfg(feature = "signals")]
-    #[allow(unsafe_code)]
     fn unblocking_changes_the_calling_thread_and_these_signals_only() {
         let inherited = std::thread::spawn(|| {
             let all_open = blocked();
-            // SAFETY: as in `unblock_signals`.
-            unsafe {
-                let mut set: libc::sigset_t = std::mem::zeroed();
-                libc::sigemptyset(&raw mut set);
-                libc::sigaddset(&raw mut set, libc::SIGTERM);
-                libc::sigaddset(&raw mut set, libc::SIGUSR1);
-                libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
-            }
+            let held = [libc::SIGTERM, libc::SIGUSR1];
+            change_mask(libc::SIG_BLOCK, held.into_iter());
             let both = blocked();
             let other = std::thread::spawn(|| {
                 unblock_signals(&[libc::SIGTERM, libc::SIGUSR1, 0, -1, 4096]);
@@ -345,6 +484,32 @@ pub(crate) mod tests {
             assert!(blocked() != both && blocked() != all_open);
         });
         inherited.join().unwrap();
+    }
+
+    #[test]
+    #[cfg(feature = "handover")]
+    fn a_grandchild_has_a_letter_and_its_end_is_reported() {
+        for (script, expected) in [("exit 7", 7 << 8), ("kill -TERM $$", libc::SIGTERM)] {
+            let (mut report, reporter) = io::pipe().unwrap();
+            let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+            let mut command = std::process::Command::new("sh");
+            command.args(["-c", script]);
+            start_as_grandchild(&mut command, reporter.into(), ours.into(), 1 << 63);
+            let mut between = command.spawn().unwrap();
+            drop(command);
+            let mut reported = Vec::new();
+            report.read_to_end(&mut reported).unwrap();
+            assert!(between.wait().unwrap().success());
+            let (number, status) = reported.split_at(4);
+            assert_eq!(status, expected.to_ne_bytes());
+            let number = u32::from_ne_bytes(number.try_into().unwrap());
+            assert_ne!(number, between.id());
+            let mut letter = [0; LETTER + 1];
+            let length = recv_now(&theirs, &mut letter).unwrap();
+            assert_eq!(read_letter(&letter[..length]), Some((number, 1 << 63)));
+        }
+        assert_eq!(read_letter(&[0; LETTER - 1]), None);
+        assert_eq!(read_letter(&[0; LETTER + 1]), None);
     }
 
     /// Of the calling thread (proc_pid_stat(5), field 41).

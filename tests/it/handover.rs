@@ -3,6 +3,7 @@
 
 mod failing;
 mod family;
+mod hanging;
 mod manager;
 mod misuse;
 mod passed;

@@ -1,6 +1,6 @@
 //! Successors that fail: the one that serves goes on as if nothing had been.
 
-use super::family::{Family, children, sum};
+use super::family::{Family, children, successors, sum};
 use crate::harness::{eventually, read_to_end};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
@@ -13,7 +13,7 @@ use std::time::Duration;
 const REAL: &str = env!("CARGO_BIN_EXE_lastecho");
 
 /// A client that was there before, and one that comes after, are served.
-fn serves_on(family: &Family, old: &mut std::net::TcpStream) {
+pub(super) fn serves_on(family: &Family, old: &mut std::net::TcpStream) {
     for mut client in [old.try_clone().unwrap(), family.connect()] {
         client.write_all(b"still there?").unwrap();
         let mut echo = [0; 12];
@@ -111,6 +111,26 @@ fn one_that_says_nonsense_in_place_of_ready() {
     );
 }
 
+/// Who is waited for and killed is the process that was started.
+#[test]
+fn one_that_a_wrapper_starts_in_place_of_becoming_it() {
+    let mut family = Family::start(&["--poll", "100ms", "127.0.0.1:0"]);
+    let mut old = family.connect();
+    family.replace(&format!("#!/bin/sh\n{REAL} {}\nexit 5", family.address()));
+    let why = family.fail_to_hand_over();
+    assert!(
+        why.contains("ended before it was ready: exit status: 5"),
+        "{why}"
+    );
+    let log = family.log();
+    assert!(log.contains("LASTECHO_HANDOVER is for process "), "{log}");
+    serves_on(&family, &mut old);
+    drop(old);
+    family.restore();
+    family.hand_over();
+    family.stop();
+}
+
 #[test]
 fn a_program_that_may_not_be_executed() {
     let spoil = |family: &Family| {
@@ -132,14 +152,14 @@ fn a_stop_during_a_handover_ends_both() {
     let only = family.youngest();
     family.replace("#!/bin/sh\nexec sleep 600");
     family.signal(Signal::USR2);
-    eventually("a successor", || !children(only).is_empty());
-    let successor = children(only)[0];
+    eventually("a successor", || !successors(only).is_empty());
+    let successor = successors(only)[0];
     family.signal(Signal::TERM);
     assert_eq!(family.wait(only).exit_status(), Some(0));
     let log = family.log();
     assert!(log.contains("was killed: a stop came first"), "{log}");
-    let there = fs::exists(format!("/proc/{successor}")).unwrap();
-    assert!(!there, "process {successor} is left over");
+    let successor = Pid::from_raw(successor).unwrap();
+    assert!(is_gone(successor), "process {successor} is left over");
 }
 
 #[test]
@@ -147,7 +167,7 @@ fn one_handover_at_a_time() {
     let family = Family::start(&["--handover-timeout", "1s", "127.0.0.1:0"]);
     family.replace("#!/bin/sh\nexec sleep 600");
     family.signal(Signal::USR2);
-    eventually("a successor", || !children(family.youngest()).is_empty());
+    eventually("a successor", || !successors(family.youngest()).is_empty());
     assert_eq!(family.fail_to_hand_over(), "another handover is under way");
 }
 
@@ -159,13 +179,13 @@ fn one_that_has_not_taken_over_yet_hands_nothing_on() {
     let first = family.youngest();
     let address = family.address();
     // The predecessor says nothing while it is stopped.
-    let script = format!("#!/bin/sh\nkill -STOP $PPID\nexec {REAL} {address}");
+    let script = format!("#!/bin/sh\nkill -STOP {first}\nexec {REAL} {address}");
     family.replace(&script);
     family.signal(Signal::USR2);
     eventually("a successor", || {
         family.log().matches("process").count() == 2
     });
-    let second = Pid::from_raw(children(first)[0]).unwrap();
+    let second = Pid::from_raw(successors(first)[0]).unwrap();
     eventually("a refusal", || {
         kill_process(second, Signal::USR2).unwrap();
         let log = family.log();
@@ -197,7 +217,7 @@ fn one_that_is_stopped_before_it_has_taken_over_accepts_nobody_and_says_nothing(
     let manager = UnixDatagram::bind(&told).unwrap();
     manager.set_nonblocking(true).unwrap();
     let script = format!(
-        "#!/bin/sh\nkill -STOP $PPID\nexport NOTIFY_SOCKET={}\nexec {REAL} {address}",
+        "#!/bin/sh\nkill -STOP {first}\nexport NOTIFY_SOCKET={}\nexec {REAL} {address}",
         told.display()
     );
     family.replace(&script);
@@ -205,11 +225,11 @@ fn one_that_is_stopped_before_it_has_taken_over_accepts_nobody_and_says_nothing(
     eventually("a successor", || {
         family.log().matches("process").count() == 2
     });
-    let second = Pid::from_raw(children(first)[0]).unwrap();
+    let second = Pid::from_raw(successors(first)[0]).unwrap();
     let mut client = family.connect();
     client.write_all(b"still there?").unwrap();
     kill_process(second, Signal::TERM).unwrap();
-    eventually("its end", || is_zombie(second));
+    eventually("its end", || is_gone(second));
     kill_process(first, Signal::CONT).unwrap();
     eventually("a failure", || family.log().contains("no handover: "));
     let mut echo = [0; 12];
@@ -225,7 +245,6 @@ fn one_that_is_stopped_before_it_has_taken_over_accepts_nobody_and_says_nothing(
     assert_eq!(sum(&family.stop(), "accepted"), 1);
 }
 
-fn is_zombie(pid: Pid) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    stat.contains(") Z ")
+fn is_gone(pid: Pid) -> bool {
+    !fs::exists(format!("/proc/{pid}")).unwrap()
 }

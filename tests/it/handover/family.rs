@@ -1,4 +1,4 @@
-//! A server and its successors, each the child of the one before.
+//! A server and its successors, each started by the one before.
 
 use crate::harness::{Ended, connect, eventually, text};
 use rustix::process::{
@@ -237,6 +237,12 @@ pub(crate) fn children(pid: Pid) -> Vec<i32> {
             (parent(&stat)? == pid.as_raw_nonzero().get()).then_some(number)
         })
         .collect()
+}
+
+/// Processes that this one has started to take over: its children's children.
+pub(crate) fn successors(pid: Pid) -> Vec<i32> {
+    let between = children(pid).into_iter().filter_map(Pid::from_raw);
+    between.flat_map(children).collect()
 }
 
 impl Drop for Family {

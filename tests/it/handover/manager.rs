@@ -1,8 +1,8 @@
 //! What the service manager is told.
 
-use super::family::Family;
+use super::family::{Family, children};
 use crate::harness::{eventually, read_to_end};
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, getpid, kill_process};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
@@ -76,6 +76,39 @@ fn readiness_the_main_process_and_the_stop_are_told() {
     let stopping = "STOPPING=1\nSTATUS=draining: 0 connections left";
     assert_eq!(manager.next().as_deref(), Some(stopping));
     assert_eq!(manager.next(), None);
+}
+
+/// As systemd looks at a main process when it is told its number: one that is
+/// another's child is not waited for at a stop, but killed.
+#[test]
+fn the_main_process_is_the_managers_own_when_it_is_told() {
+    let manager = Manager::new();
+    let mut family = manager.start(&["127.0.0.1:0"], &[]);
+    assert_eq!(manager.next().as_deref(), Some(READY));
+    // The predecessor stays meanwhile.
+    let mut old = family.connect();
+    old.write_all(b"x").unwrap();
+    old.read_exact(&mut [0]).unwrap();
+    let first = family.youngest();
+    kill_process(first, Signal::USR2).unwrap();
+    let mut main = None;
+    eventually("a new main process", || {
+        let told = manager.next().unwrap_or_default();
+        let number = told.lines().find_map(|line| line.strip_prefix("MAINPID="));
+        main = number.map(|number| number.parse().unwrap());
+        main.is_some()
+    });
+    let main = main.unwrap();
+    // Orphans are ours, as they are a service manager's.
+    let ours = children(getpid());
+    assert!(ours.contains(&main), "process {main} is none of {ours:?}");
+    let main = Pid::from_raw(main).unwrap();
+    family.members.push(main);
+    // So its end is seen while its predecessor drains.
+    kill_process(main, Signal::KILL).unwrap();
+    let ended = family.wait(main);
+    assert_eq!(ended.terminating_signal(), Some(Signal::KILL.as_raw()));
+    assert!(children(getpid()).contains(&first.as_raw_nonzero().get()));
 }
 
 #[test]
