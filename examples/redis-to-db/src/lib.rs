@@ -9,6 +9,7 @@ pub mod check;
 pub mod connection;
 pub mod database;
 pub mod demand;
+pub mod hook;
 pub mod lists;
 pub mod mover;
 pub mod options;

@@ -11,7 +11,6 @@ use lastecho::{
     Deadline, Episode, Failure, Shutdown, ShutdownOutcome, Stop, Take, WorkError, Worker, Workers,
 };
 use std::io;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
@@ -266,26 +265,4 @@ impl Mover {
         });
         Ok(())
     }
-}
-
-/// Registers a shell command as the last phase. It is killed when its time is
-/// over.
-pub fn run_before_exit(command: String, shutdown: &Shutdown) {
-    shutdown.phase("before-exit", move |deadline| {
-        let mut shell = Command::new("sh");
-        shell.arg("-c").arg(&command).stdin(Stdio::null());
-        // Our standard output is for our own lines.
-        let mut child = shell.stdout(io::stderr()).spawn()?;
-        loop {
-            match child.try_wait()? {
-                Some(status) if status.success() => return Ok(()),
-                Some(status) => return Err(format!("{command}: {status}").into()),
-                None if deadline.has_passed() => break,
-                None => thread::sleep(deadline.cap(Duration::from_millis(10))),
-            }
-        }
-        child.kill()?;
-        child.wait()?;
-        Err(format!("{command}: killed").into())
-    });
 }

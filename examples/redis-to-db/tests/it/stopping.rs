@@ -66,8 +66,14 @@ fn a_command_runs_when_the_workers_have_ended() {
     assert!(!ended.stdout.contains(&"hook".to_owned()), "{ended:?}");
     assert!(fs::metadata(&copy).unwrap().len() > 0);
 
-    for (command, why) in [("exit 7", "exit status: 7"), ("sleep 600", "killed")] {
-        let options = ["--before-exit", command, "--drain-timeout", "1s"];
+    // What it has started is killed with it.
+    let pids = account.path("pids");
+    let hangs = format!("sleep 600 & echo $$ $! > {pids}; wait");
+    for (command, time, why) in [
+        ("exit 7", "20s", "exit status: 7"),
+        (&hangs, "1s", "killed"),
+    ] {
+        let options = ["--before-exit", command, "--drain-timeout", time];
         let ended = stop(start(Which::Ours, &account, &options));
         assert_eq!(
             (ended.code, ended.told("clean")),
@@ -76,6 +82,14 @@ fn a_command_runs_when_the_workers_have_ended() {
         );
         let told = format!("before-exit: failed: {command}: {why}");
         assert!(ended.stderr.contains(&told), "{ended:?}");
+    }
+    for pid in fs::read_to_string(pids).unwrap().split_whitespace() {
+        // Until it is waited for by whatever inherits it, it is a zombie.
+        let status = || fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        eventually("it is gone", || {
+            let status = status();
+            status.is_empty() || status.contains("State:\tZ")
+        });
     }
 }
 
