@@ -8,6 +8,10 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+/// What is left of the time when it is killed: nothing of it may be there when
+/// we have ended.
+const TO_KILL: Duration = Duration::from_millis(100);
+
 /// Registers a shell command as the last phase. When its time is over it is
 /// killed, with all that it has started and that is still in its process group.
 pub fn run_before_exit(command: String, shutdown: &Shutdown) {
@@ -20,7 +24,7 @@ pub fn run_before_exit(command: String, shutdown: &Shutdown) {
             match child.try_wait()? {
                 Some(status) if status.success() => return Ok(()),
                 Some(status) => return Err(format!("{command}: {status}").into()),
-                None if deadline.has_passed() => break,
+                None if deadline.remaining().is_some_and(|left| left < TO_KILL) => break,
                 None => thread::sleep(deadline.cap(Duration::from_millis(10))),
             }
         }

@@ -14,3 +14,5 @@ pub mod lists;
 pub mod mover;
 pub mod options;
 pub mod outcome;
+pub mod suspects;
+pub mod trouble;

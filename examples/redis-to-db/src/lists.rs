@@ -68,6 +68,8 @@ pub enum How {
     Done,
     /// It could not be tried: it is the next again.
     Back,
+    /// It failed, perhaps by no fault of its own: it comes last.
+    Last,
     /// It failed: it comes last, or goes to the dead.
     Failed,
 }
@@ -217,6 +219,7 @@ impl Link {
         let how = match how {
             How::Done => "done",
             How::Back => "back",
+            How::Last => "last",
             How::Failed => "failed",
         };
         let mut script = lists.settle.key(self.mine.as_str());

@@ -2,13 +2,14 @@
 //! stop.
 
 use crate::check::Fault;
-use crate::database::{Database, WriteError, Writer};
+use crate::database::Database;
 use crate::lists::{How, Link, Lists};
 use crate::options::Options;
 use crate::outcome::{Counts, count, say};
+use crate::trouble::{Connected, Trouble};
 use anyhow::{Context, Result, bail};
 use lastecho::{
-    Deadline, Episode, Failure, Shutdown, ShutdownOutcome, Stop, Take, WorkError, Worker, Workers,
+    Deadline, Failure, Shutdown, ShutdownOutcome, Stop, Take, WorkError, Worker, Workers,
 };
 use std::io;
 use std::sync::Arc;
@@ -30,9 +31,7 @@ pub struct Mover {
     drain: Stop,
     lists: Arc<Lists>,
     database: Database,
-    /// One for all: a database that is down is tried by one at a time, and the
-    /// queue stays in Redis.
-    outage: Episode,
+    trouble: Trouble,
     /// What became of the messages.
     pub counts: Counts,
 }
@@ -41,15 +40,15 @@ pub struct Mover {
 struct Hand<'a> {
     mover: &'a Mover,
     link: Link,
-    writer: Writer<'a>,
+    database: Connected<'a>,
 }
 
 impl Worker for Hand<'_> {
     type Job = Vec<u8>;
 
     fn take(&mut self, longest: Duration) -> Take<Vec<u8>> {
-        let Mover { drain, outage, .. } = self.mover;
-        let waits = [outage.hold_off(), self.link.hold_off()];
+        let Mover { drain, trouble, .. } = self.mover;
+        let waits = [trouble.hold_off(&mut self.database), self.link.hold_off()];
         if let Some(wait) = waits.into_iter().flatten().max() {
             let _ = drain.wait(Deadline::after(wait.min(longest)));
             return Take::Nothing;
@@ -59,7 +58,7 @@ impl Worker for Hand<'_> {
                 count(&self.mover.counts.taken);
                 Take::Job(message)
             }
-            // The error is told and waited for by `trouble`.
+            // The error is told and waited for by `lists.trouble`.
             Ok(None) | Err(_) => Take::Nothing,
         }
     }
@@ -70,7 +69,7 @@ impl Worker for Hand<'_> {
     fn work(&mut self, message: &mut Vec<u8>) -> Result<(), WorkError> {
         let Mover {
             options,
-            outage,
+            trouble,
             counts,
             ..
         } = self.mover;
@@ -79,8 +78,8 @@ impl Worker for Hand<'_> {
         if let Some(word) = &options.panic_on {
             assert!(!key.contains(word), "on purpose");
         }
-        let is_new = self.writer.write(key, body)?;
-        outage.worked();
+        let is_new = self.database.writer.write(key, body)?;
+        trouble.worked();
         count(&counts.moved);
         if !is_new {
             count(&counts.duplicates);
@@ -90,16 +89,18 @@ impl Worker for Hand<'_> {
     }
 
     fn hand_back(&mut self, message: Vec<u8>, failure: Failure) {
-        let Mover { outage, counts, .. } = self.mover;
+        let Mover {
+            trouble, counts, ..
+        } = self.mover;
         match &failure {
             Failure::Panicked(_) => count(&counts.panicked),
             Failure::Failed(_) => count(&counts.failed),
         }
         if let Failure::Failed(error) = &failure
-            && let Some(WriteError::Down(_)) = error.downcast_ref()
+            && let Some(error) = error.downcast_ref()
+            && let Some(how) = trouble.blame(error, &message, counts.moved.load(Relaxed))
         {
-            outage.failed(error);
-            return self.settle(&message, How::Back);
+            return self.settle(&message, how);
         }
         let shown = String::from_utf8_lossy(&message);
         let shown: String = shown.chars().take(80).collect();
@@ -127,36 +128,40 @@ impl Hand<'_> {
 fn parse(message: &[u8]) -> Result<(&str, &[u8]), &'static str> {
     let end = message.iter().position(|byte| *byte == b' ');
     let (key, body) = message.split_at(end.ok_or("no key and body")?);
+    if key.is_empty() {
+        return Err("the key is empty");
+    }
     let key = str::from_utf8(key).map_err(|_| "the key is not UTF-8")?;
     Ok((key, &body[1..]))
 }
 
 impl Mover {
-    /// Opens the file; connects nowhere yet.
+    /// Connects nowhere yet.
     ///
     /// # Errors
-    /// The file cannot be opened.
+    /// The certificates to trust cannot be read.
     pub fn new(options: Options, stop: &Stop) -> Result<Self> {
         let drain = Stop::new();
         Ok(Self {
             lists: Arc::new(Lists::new(&options, stop, &drain)?),
-            database: Database::open(&options.database).context("database")?,
+            database: Database::new(&options).context("--database-ca")?,
             stop: stop.clone(),
             drain,
-            outage: Episode::new("database"),
+            trouble: Trouble::default(),
             counts: Counts::default(),
             options,
         })
     }
 
-    /// Waits for Redis, takes the leases, and puts back what was in hand in
+    /// Waits for the database and for Redis, takes the leases, and puts back what was in hand in
     /// processes that are gone. Returns the keeper's connection; `None` where
     /// the stop came first.
     ///
     /// # Errors
-    /// Messages cannot be moved with this Redis; or it fails and the policy is
-    /// to stop.
+    /// Messages cannot be moved with this Redis or this database, however long
+    /// we wait; or Redis fails and the policy is to stop.
     pub fn begin(&self) -> Result<Option<Link>> {
+        self.trouble.reach(&self.database, &self.stop)?;
         let mut link = self.lists.link(0);
         while !self.stop.is_set() {
             match link.check() {
@@ -185,7 +190,7 @@ impl Mover {
         let tally = workers.run_each(&self.drain, |number| Hand {
             mover: self,
             link: self.lists.link(number),
-            writer: self.database.writer(),
+            database: self.database.writer().into(),
         })?;
         log::info!("workers: {tally:?}");
         Ok(())

@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{Args, Parser, ValueEnum};
+use std::env;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,6 +22,10 @@ pub struct Options {
     /// A file (`SQLite`) or a postgresql:// URL
     #[arg(long, value_name = "PATH|URL", default_value = "messages.sqlite", value_parser = target)]
     pub database: Target,
+
+    /// Certificates to trust (PEM) where the URL has sslmode=require; the system's otherwise
+    #[arg(long, value_name = "FILE")]
+    pub database_ca: Option<PathBuf>,
 
     /// Messages in hand at the same time
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = count)]
@@ -102,7 +107,7 @@ pub enum Target {
     /// An `SQLite` database.
     File(PathBuf),
     /// A `PostgreSQL` server's.
-    Postgres(Box<postgres::Config>),
+    Postgres(Box<tokio_postgres::Config>),
 }
 
 /// Says in one line what is wrong, and ends the process; help and version are
@@ -112,7 +117,7 @@ pub fn refuse(program: &str, error: &clap::Error) -> ! {
         let _ = error.print();
         std::process::exit(0);
     }
-    let text = error.to_string();
+    let text = without_secrets(error.to_string(), env::args());
     let first = text.lines().take_while(|line| !line.is_empty());
     let first = first.map(str::trim).collect::<Vec<_>>().join(" ");
     let what = first.strip_prefix("error: ").unwrap_or(&first);
@@ -126,13 +131,43 @@ fn redis_url(text: &str) -> Result<String, String> {
     client.map(|_| text.to_owned()).map_err(str::to_owned)
 }
 
-fn target(text: &str) -> Result<Target, postgres::Error> {
+fn target(text: &str) -> Result<Target, &'static str> {
     if text.starts_with("postgresql://") || text.starts_with("postgres://") {
-        return text
-            .parse()
-            .map(|config| Target::Postgres(Box::new(config)));
+        // With `require` the certificate is verified in full, too.
+        let config = text
+            .replace("sslmode=verify-full", "sslmode=require")
+            .parse();
+        let config = config.map_err(|_: tokio_postgres::Error| URL);
+        return config.map(|config| Target::Postgres(Box::new(config)));
+    }
+    // A slip in a URL must not make a file that is named after a password.
+    if may_hold_secret(text) {
+        return Err(URL);
     }
     Ok(Target::File(text.into()))
+}
+
+/// What does not repeat anything of a URL.
+const URL: &str = "write a path, or a URL with tokio-postgres's options, for example \
+    postgresql://user:password@host:5432/name?sslmode=require";
+
+/// Whether it may be a URL, or a part of one, with a password in it.
+fn may_hold_secret(text: &str) -> bool {
+    text.contains("://") || text.contains('@') || text.contains("password")
+}
+
+/// A message without the arguments in it that nobody else should read.
+fn without_secrets(mut text: String, arguments: impl Iterator<Item = String>) -> String {
+    for argument in arguments {
+        let value = argument
+            .split_once('=')
+            .filter(|_| argument.starts_with('-'));
+        let value = value.map_or(argument.as_str(), |(_, value)| value);
+        if may_hold_secret(value) {
+            text = text.replace(value, "…");
+        }
+    }
+    text
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -1,6 +1,7 @@
 -- A worker is done with the message that it took: ARGV[2] says how.
 --   done    it is in the database
 --   back    nothing is wrong with it: it is the next again
+--   last    perhaps nothing is wrong with it: it comes last
 --   failed  it comes last, until it has failed ARGV[3] times; then it is dead
 -- Returns 1 where the message went to the dead.
 --
@@ -30,7 +31,7 @@ if how == 'back' then
   redis.call('LMOVE', mine, list, from, 'RIGHT')
   return 0
 end
-if redis.call('HINCRBY', failures, message, 1) < most then
+if how == 'last' or redis.call('HINCRBY', failures, message, 1) < most then
   redis.call('LMOVE', mine, list, from, 'LEFT')
   return 0
 end

@@ -74,7 +74,7 @@ fn writer(target: &Target) -> Result<Writer, Box<dyn Error>> {
             })
         }
         Target::Postgres(config) => {
-            let mut client = config.connect(NoTls)?;
+            let mut client = postgres::Config::from(*config.clone()).connect(NoTls)?;
             client.batch_execute(TABLE)?;
             Box::new(move |key, body| {
                 let mut rows = client.query_raw(WRITE, [&key as &dyn ToSql, &body])?;

@@ -97,14 +97,14 @@ impl Account {
     }
 
     fn rows(&self) -> BTreeMap<String, i64> {
-        const ALL: &str = "SELECT key, written::int8 FROM messages";
+        const ALL: &str = "SELECT key, CAST(written AS BIGINT) FROM messages";
         if self.database.starts_with("postgresql:") {
             let mut client = postgres::Client::connect(&self.database, postgres::NoTls).unwrap();
             let rows = client.query(ALL, &[]).unwrap_or_default();
             return rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         }
         let file = rusqlite::Connection::open(&self.database).unwrap();
-        let Ok(mut all) = file.prepare(&ALL.replace("::int8", "")) else {
+        let Ok(mut all) = file.prepare(ALL) else {
             return BTreeMap::new(); // nothing was written yet
         };
         let rows = all.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));

@@ -175,7 +175,6 @@ fn a_sync_that_fails_loses_nothing() {
 /// Three messages that PostgreSQL refuses only when it commits: it has sent
 /// the row by then.
 fn refused_at_the_commit(which: Which, postgres: &Postgres) -> Kept {
-    let mut client = postgres.try_connect().unwrap();
     let table = "DROP TABLE IF EXISTS messages; \
         CREATE TABLE messages \
         (key TEXT PRIMARY KEY, body BYTEA NOT NULL, written INTEGER NOT NULL); \
@@ -184,7 +183,7 @@ fn refused_at_the_commit(which: Which, postgres: &Postgres) -> Kept {
         CREATE CONSTRAINT TRIGGER late AFTER INSERT ON messages \
         DEFERRABLE INITIALLY DEFERRED FOR EACH ROW \
         WHEN (NEW.key LIKE 'late%') EXECUTE FUNCTION refuse()";
-    client.batch_execute(table).unwrap();
+    postgres.run(table);
     let mut account = Account::with(postgres.url());
     account.produce("late", 3);
     account.produce("good", 100);

@@ -4,7 +4,7 @@ use crate::account::Account;
 use crate::outages::Lock;
 use crate::programs::{Kept, Which, promise, run_dry, start, stop};
 use crate::redis_errors::restart;
-use crate::servers::Postgres;
+use crate::servers::{Postgres, eventually};
 use std::collections::BTreeSet;
 use std::thread;
 use std::time::Duration;
@@ -43,9 +43,12 @@ fn processes_that_share_a_redis_take_over_from_one_that_is_killed() {
     let postgres = Postgres::start();
     let mut account = Account::with(postgres.url());
     account.produce("shared", 3000);
-    let options = [&["--work", "40ms"], &LEASE[..]].concat();
+    let options = [&["--work", "40ms", "--progress", "50ms"], &LEASE[..]].concat();
     let [one, two, killed] = [0; 3].map(|_| start(Which::Ours, &account, &options));
     account.await_waiting(2600);
+    eventually("it has messages in hand", || {
+        !killed.await_line("progress ").ends_with("in_hand=0")
+    });
     drop(killed);
     // What the others have in hand is in it too.
     let in_hand = account.places().in_hand;

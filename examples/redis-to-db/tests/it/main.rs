@@ -8,6 +8,7 @@
 mod account;
 mod certificates;
 mod commits;
+mod connections;
 mod crowded;
 #[allow(dead_code)] // what only http-drain needs
 #[path = "../../../http-drain/tests/it/harness.rs"]
@@ -17,6 +18,7 @@ mod leases;
 mod outages;
 mod programs;
 mod redis_errors;
+mod refusals;
 mod relay;
 mod scripts;
 mod servers;

@@ -2,7 +2,7 @@
 
 use crate::account::{Account, NONE};
 use crate::harness::WATCHDOG;
-use crate::programs::{Kept, Which, promise, start, stop};
+use crate::programs::{Kept, Which, launch, promise, start, stop};
 use crate::servers::Postgres;
 use rustix::process::Signal;
 use std::net::TcpListener;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// How often 32 workers may try what is down for so long: once each when it
 /// begins, a few times while the waits grow to a second, then once a second.
-fn most_tries(down: Duration) -> u64 {
+pub(crate) fn most_tries(down: Duration) -> u64 {
     2 * 32 + 10 + 2 * down.as_secs()
 }
 
@@ -32,11 +32,7 @@ fn count_tries(port: u16, time: Duration) -> u64 {
 
 /// 800 messages, and PostgreSQL is away for three seconds meanwhile.
 fn postgres_away(which: Which, postgres: &mut Postgres) -> Kept {
-    postgres
-        .try_connect()
-        .unwrap()
-        .batch_execute("DROP TABLE IF EXISTS messages")
-        .unwrap();
+    postgres.run("DROP TABLE IF EXISTS messages");
     let mut account = Account::with(postgres.url());
     account.produce("outage", 800);
     let program = start(which, &account, &["--work", "40ms"]);
@@ -99,10 +95,10 @@ impl Lock {
 /// A file that is locked, a stop meanwhile, a lock that ends.
 fn locked(which: Which, _: u64) -> Kept {
     let mut account = Account::new();
-    account.produce("locked", 200);
+    let program = start(which, &account, &[]);
     let lock = Lock::take(&account.database);
     let since = Instant::now();
-    let program = start(which, &account, &[]);
+    account.produce("locked", 200);
     thread::sleep(Duration::from_millis(2500));
     let ended = stop(program);
     let time = since.elapsed();
@@ -117,9 +113,10 @@ fn locked(which: Which, _: u64) -> Kept {
         return Err(format!("{tries} tries in {time:.1?}"));
     }
 
-    let program = start(which, &account, &[]);
+    let program = launch(which, &account.redis, &account.database, &[]);
     program.await_log("database is locked; trying again", 1);
     lock.release();
+    program.await_line("moving");
     account.await_dry();
     assert_eq!(stop(program).code, Some(0));
     account.places().all_moved(&account, &NONE)?;

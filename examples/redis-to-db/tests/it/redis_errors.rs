@@ -3,7 +3,7 @@
 use crate::account::{Account, NONE};
 use crate::harness::Program;
 use crate::programs::{Kept, Which, launch, promise, run_dry, start, stop};
-use crate::servers::{Redis, eventually};
+use crate::servers::{Redis, eventually, memory};
 use rustix::process::Signal;
 use std::net::TcpListener;
 use std::thread;
@@ -103,8 +103,10 @@ fn wait_for_redis(redis: &Redis, database: &str) -> Program {
 #[test]
 #[ignore = "needs redis-server: make deps"]
 fn a_start_waits_for_redis_and_a_signal_ends_the_wait() {
-    let mut redis = Redis::down();
-    let ended = stop(wait_for_redis(&redis, "/dev/null"));
+    let (mut redis, dir) = (Redis::down(), memory());
+    let database = dir.path().join("messages.sqlite");
+    let database = database.to_str().unwrap();
+    let ended = stop(wait_for_redis(&redis, database));
     assert_eq!(
         (ended.code, ended.count("moved")),
         (Some(0), 0),
@@ -113,7 +115,7 @@ fn a_start_waits_for_redis_and_a_signal_ends_the_wait() {
 
     // It accepts and never answers.
     let silent = TcpListener::bind(("127.0.0.1", redis.port)).unwrap();
-    let program = wait_for_redis(&redis, "/dev/null");
+    let program = wait_for_redis(&redis, database);
     drop(silent);
     redis.start_again();
     program.await_line("moving");

@@ -221,6 +221,18 @@ impl Postgres {
         format!("postgresql://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
+    /// Runs statements as its superuser.
+    pub(crate) fn run(&self, statements: &str) {
+        let client = self.try_connect();
+        client.unwrap().batch_execute(statements).unwrap();
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        let log = fs::read(self.dir.path().join("log")).unwrap();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
     pub(crate) fn try_connect(&self) -> Result<postgres::Client, postgres::Error> {
         postgres::Client::connect(&self.url(), postgres::NoTls)
     }

@@ -13,7 +13,10 @@ const README: &str = include_str!("../../README.md");
 
 /// Runs it until it ends by itself.
 fn run(url: &str, options: &[&str]) -> Ended {
-    Program::start(command_at(Which::Ours, url, "/dev/null", options)).wait()
+    let dir = memory();
+    let database = dir.path().join("messages.sqlite");
+    let database = database.to_str().unwrap();
+    Program::start(command_at(Which::Ours, url, database, options)).wait()
 }
 
 /// One line, and this in it.
@@ -119,12 +122,12 @@ fn a_command_that_the_user_may_not_run_is_named_at_the_start() {
 #[test]
 #[ignore = "needs redis-server: make deps"]
 fn a_redis_that_is_full_of_clients_is_waited_for() {
-    let redis = Redis::start();
-    let mut admin = redis.connect();
+    let account = Account::new();
+    let mut admin = account.redis.connect();
     ask::<()>(&mut admin, &["CONFIG", "SET", "requirepass", "secret"]);
     ask::<()>(&mut admin, &["CONFIG", "SET", "maxclients", "1"]);
-    let url = format!("redis://:secret@127.0.0.1:{}", redis.port);
-    let program = Program::start(command_at(Which::Ours, &url, "/dev/null", &[]));
+    let url = format!("redis://:secret@127.0.0.1:{}", account.redis.port);
+    let program = Program::start(command_at(Which::Ours, &url, &account.database, &[]));
     program.await_log("max number of clients", 1);
     ask::<()>(&mut admin, &["CONFIG", "SET", "maxclients", "100"]);
     program.await_line("moving");
