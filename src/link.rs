@@ -56,7 +56,7 @@ pub(crate) struct Link {
     busy: AtomicBool,
     /// The socket failed: the peer's reset, or the network's.
     pub(crate) broken: AtomicBool,
-    /// The idle timeout ended it.
+    /// The idle timeout was over, and the peer has not spoken since.
     pub(crate) timed_out: AtomicBool,
     idle: Idle,
     phase: Mutex<Phase>,
@@ -148,10 +148,18 @@ impl Link {
             Ok(0) => Ok(Received::End),
             Ok(count) => {
                 self.idle.restart();
+                self.outlive_silence();
                 Ok(Received::Bytes(count))
             }
             Err(error) if sys::is_tick(&error) => self.nothing_received(),
             Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    /// The peer speaks after all. A silence that tore a message stays the end.
+    fn outlive_silence(&self) {
+        if self.timed_out.load(Relaxed) && !self.writing.has_failed() {
+            self.timed_out.store(false, Relaxed);
         }
     }
 
@@ -171,8 +179,10 @@ impl Link {
             self.cut();
             return Err(cut_error());
         }
-        self.idle
-            .look_at_queue(|| sys::unacknowledged(&self.socket));
+        self.idle.look_at_queue(
+            || sys::unacknowledged(&self.socket),
+            || sys::last_acknowledged(&self.socket),
+        );
         let over = self.idle.left() == Some(Duration::ZERO);
         if over {
             self.timed_out.store(true, Relaxed);

@@ -77,6 +77,31 @@ pub(crate) fn unacknowledged(socket: &TcpStream) -> u64 {
     count.ok().and_then(|n| u64::try_from(n).ok()).unwrap_or(0)
 }
 
+/// How long ago the peer acknowledged anything, be it for the first time or
+/// again (TCP_INFO, tcp(7)). Just now, where the kernel does not say.
+#[allow(unsafe_code)]
+pub(crate) fn last_acknowledged(socket: &TcpStream) -> Duration {
+    use std::os::fd::AsRawFd;
+    // SAFETY: plain numbers, for which zero is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = libc::socklen_t::try_from(size_of_val(&info)).unwrap_or(0);
+    // SAFETY: it writes at most `length` bytes of the structure, which lives
+    // until it returns, and the borrowed socket keeps the descriptor open.
+    // Where it fails or writes less, zeros stay.
+    unsafe {
+        let socket = socket.as_raw_fd();
+        let info = (&raw mut info).cast();
+        libc::getsockopt(
+            socket,
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info,
+            &raw mut length,
+        )
+    };
+    Duration::from_millis(info.tcpi_last_ack_recv.into())
+}
+
 /// Whether both sides have sent FIN, or the connection was reset (POLLHUP,
 /// poll(2)). Never blocks.
 pub(crate) fn is_hung_up(socket: &TcpStream) -> bool {
@@ -431,6 +456,25 @@ pub(crate) mod tests {
         while unacknowledged(&socket) > 0 {
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn an_acknowledgement_is_as_old_as_the_last_byte_that_was_taken() {
+        let (mut socket, mut peer) = pair();
+        let begun = std::time::Instant::now();
+        std::thread::sleep(Duration::from_millis(50));
+        // The clocks of the kernel have a grain of some milliseconds.
+        assert!(last_acknowledged(&socket) >= Duration::from_millis(40));
+        socket.write_all(b"x").unwrap();
+        peer.read_exact(&mut [0]).unwrap();
+        while unacknowledged(&socket) > 0 {
+            std::thread::yield_now();
+        }
+        let (age, most) = (last_acknowledged(&socket), begun.elapsed());
+        assert!(
+            age + Duration::from_millis(40) < most,
+            "{age:?} of {most:?}"
+        );
     }
 
     #[test]

@@ -62,6 +62,10 @@ impl Writing {
         drop(turn);
     }
 
+    pub(crate) fn has_failed(&self) -> bool {
+        lock(&self.0).closed == Some(Closed::Failed)
+    }
+
     fn take_turn<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,

@@ -68,7 +68,7 @@ impl Link {
             Ok(0) => Err(ErrorKind::WriteZero.into()),
             Ok(count) => {
                 self.sent.fetch_add(count as u64, Relaxed);
-                self.idle.restart();
+                self.idle.wrote();
                 Ok(count)
             }
             Err(error) if sys::is_tick(&error) => self.no_room().map(|()| 0),

@@ -8,6 +8,7 @@ mod limits;
 mod programs;
 mod requests;
 mod resources;
+mod silence;
 mod stopping;
 mod telling;
 mod writers;
