@@ -125,8 +125,7 @@ impl Connection {
             }
         };
         listener::set_options(SockRef::from(&socket), poll)?;
-        let terms = Terms::new(stop, poll);
-        let link = Link::new(1, socket, peer, Arc::new(terms));
+        let link = Link::new(1, socket, peer, Arc::new(Terms::new(stop, poll)));
         Ok((Self::new(Arc::new(link)), client))
     }
 
@@ -178,13 +177,11 @@ impl Connection {
     #[allow(clippy::should_implement_trait)] // an iterator could not return the error
     pub fn next(&mut self) -> io::Result<bool> {
         if self.start < self.end {
-            let bytes = usize::try_from(self.allowance()?)
-                .unwrap_or(usize::MAX)
-                .min(self.end - self.start);
+            let bytes = self.allowed(self.end - self.start)?;
+            self.link.end_request();
             if bytes > 0 {
                 self.link.begin_request(bytes);
             } else {
-                self.link.end_request();
                 self.ending = Some(Ending::Stopped);
             }
             return Ok(bytes > 0);
@@ -206,11 +203,11 @@ impl Connection {
     /// The peer's reset, or the cut.
     pub fn receive(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if self.start < self.end {
-            return if self.next()? {
-                self.read_buffered(buf)
-            } else {
-                Ok(0)
-            };
+            if !self.next()? {
+                return Ok(0);
+            }
+            let room = self.allowed(buf.len())?;
+            return self.read_buffered(&mut buf[..room]);
         }
         let count = if buf.is_empty() {
             0
@@ -223,12 +220,13 @@ impl Connection {
 
     /// Whether the answer to the request in hand is the last one: a stop was
     /// seen, and nothing further had arrived by then. Never blocks. A protocol
-    /// that says so in its answer (HTTP's `Connection: close`) asks here.
+    /// that says so in its answer (HTTP's `Connection: close`) asks here. False
+    /// while a client that has not said anything yet may still do so.
     ///
     /// # Errors
     /// The cut.
     pub fn is_last(&mut self) -> io::Result<bool> {
-        Ok(self.link.terms.stop.is_set() && self.allowance()? == 0)
+        Ok(self.link.terms.stop.is_set() && !self.is_awaited() && self.allowance()? == 0)
     }
 
     /// Waits for so long inside a request; the cut ends it early.
@@ -251,9 +249,7 @@ impl Connection {
         self.link.end_request();
         let mut early = Early::default();
         while self.ending.is_none() {
-            let room = usize::try_from(self.allowance()?)
-                .unwrap_or(usize::MAX)
-                .min(buf.len());
+            let room = self.allowed(buf.len())?;
             if room == 0 {
                 self.ending = Some(Ending::Stopped);
                 break;
@@ -284,6 +280,12 @@ impl Connection {
         }
     }
 
+    /// How many of so many bytes may still be given out.
+    fn allowed(&mut self, most: usize) -> io::Result<usize> {
+        let allowance = usize::try_from(self.allowance()?);
+        Ok(allowance.unwrap_or(usize::MAX).min(most))
+    }
+
     /// How many bytes may still be given out: any number, until the stop is
     /// seen; then what had arrived at that moment.
     fn allowance(&mut self) -> io::Result<u64> {
@@ -307,11 +309,18 @@ impl Connection {
         if arrived > 0 || self.link.received.load(Relaxed) > 0 {
             return Ok(arrived);
         }
-        sys::wait_readable(
-            socket,
-            FIRST_WORD.saturating_sub(self.link.opened.elapsed()),
-        );
+        sys::wait_readable(socket, self.first_word());
         sys::pending(socket)
+    }
+
+    /// What is left of the time for a client's first bytes.
+    fn first_word(&self) -> Duration {
+        FIRST_WORD.saturating_sub(self.link.opened.elapsed())
+    }
+
+    /// Whether a client that has not said anything may still do so.
+    fn is_awaited(&self) -> bool {
+        self.link.received.load(Relaxed) == 0 && !self.first_word().is_zero()
     }
 
     fn take_buffer(&mut self) -> Vec<u8> {

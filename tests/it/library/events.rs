@@ -103,7 +103,7 @@ fn a_connections_life_is_told_in_order_and_on_its_own_thread() {
 }
 
 #[test]
-fn requests_that_came_together_are_told_one_by_one_without_a_wait() {
+fn requests_that_came_together_are_told_one_by_one_each_with_its_end() {
     let (server, lives) = observed(local());
     serve(server, fragile, |running| {
         let mut client = running.connect();
@@ -116,6 +116,7 @@ fn requests_that_came_together_are_told_one_by_one_without_a_wait() {
         "accepted",
         "request 10",
         "reply 4",
+        "waiting",
         "request 6",
         "reply 6",
         "waiting",

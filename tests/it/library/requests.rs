@@ -230,3 +230,56 @@ fn every_way_to_read_sees_the_same_stream() {
     );
     drop(client.join().unwrap());
 }
+
+/// It is asked before the client has said anything: that may still come.
+#[test]
+fn asking_for_the_last_answer_neither_waits_nor_ends_anything() {
+    let stop = Stop::new();
+    let (mut conn, mut client) = Connection::pair(&stop).unwrap();
+    stop.set();
+    assert!(!conn.is_last().unwrap());
+    client.write_all(b"first\n").unwrap();
+    let mut line = String::new();
+    assert!(conn.next().unwrap());
+    conn.read_line(&mut line).unwrap();
+    assert_eq!(line, "first\n");
+    assert!(conn.is_last().unwrap());
+    assert!(!conn.next().unwrap());
+}
+
+#[test]
+fn no_way_to_read_gives_out_more_than_the_stop_allows() {
+    let stop = Stop::new();
+    let (mut conn, mut client) = Connection::pair(&stop).unwrap();
+    client.write_all(b"abc").unwrap();
+    assert!(conn.next().unwrap());
+    conn.read_exact(&mut [0; 2]).unwrap();
+    stop.set();
+    assert!(!conn.is_last().unwrap()); // sees the stop: one byte has arrived
+    conn.read_exact(&mut [0]).unwrap();
+    // Inside a request more is read than the stop lets begin: what is left
+    // of it in the buffer is no request any more, whatever reads it.
+    client.write_all(b"defghi").unwrap();
+    assert_eq!(conn.fill_buf().unwrap(), b"defghi");
+    assert_eq!(conn.receive(&mut [0; 100]).unwrap(), 0);
+    assert_eq!(conn.ending(), Some(Ending::Stopped));
+
+    let stop = Stop::new();
+    let (mut conn, mut client) = Connection::pair(&stop).unwrap();
+    client.write_all(b"abc").unwrap();
+    assert!(conn.next().unwrap());
+    conn.read_exact(&mut [0; 3]).unwrap();
+    client.write_all(b"d").unwrap();
+    eventually("it", || {
+        rustix::io::ioctl_fionread(conn.socket()).unwrap() == 1
+    });
+    stop.set();
+    assert!(!conn.is_last().unwrap()); // sees the stop: one byte has arrived
+    client.write_all(b"efghi").unwrap();
+    eventually("all", || {
+        rustix::io::ioctl_fionread(conn.socket()).unwrap() == 6
+    });
+    assert_eq!(conn.fill_buf().unwrap(), b"defghi");
+    assert_eq!(conn.receive(&mut [0; 100]).unwrap(), 1);
+    assert_eq!(conn.receive(&mut [0; 100]).unwrap(), 0);
+}
