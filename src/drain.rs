@@ -46,10 +46,11 @@ where
         crew.keep_accepting(scope);
     }
     let seen = Instant::now();
-    let deadline = Deadline::from(drain_timeout).earlier(crew.terms.stop.cut_at());
+    let own = Deadline::from(drain_timeout);
+    // Looked at again and again: it may be asked for after the stop was seen.
+    let deadline = || own.earlier(crew.terms.stop.cut_at());
     let mut door = Some(Door::close_slowly(crew, accept_grace));
-    let left = crew.table.begin_stop();
-    crew.terms.tell(|| Event::Stopping { left, deadline });
+    begin_stop(crew, deadline());
     let mut next_word = seen + WORD;
     loop {
         let slice = if door.is_some() { DOOR_SLICE } else { SLICE };
@@ -62,14 +63,14 @@ where
         } else if door.is_some() {
             crew.keep_accepting(scope);
         }
-        if is_due(&crew.terms, deadline) {
+        if is_due(&crew.terms, deadline()) {
             door = None;
             cut(crew);
         }
         if Instant::now() >= next_word {
             next_word = Instant::now() + WORD;
             let half_open = door.as_ref().map_or(0, |door| door.half_open);
-            say_what_is_left(crew, half_open, deadline);
+            say_what_is_left(crew, half_open, deadline());
         }
     }
 }
@@ -91,6 +92,14 @@ where
     });
     crew.table.cut_all();
     crew.close_ports();
+}
+
+fn begin_stop<F>(crew: &Crew<'_, F>, deadline: Deadline)
+where
+    F: Fn(&mut Connection) -> io::Result<()> + Sync,
+{
+    let left = crew.table.begin_stop();
+    crew.terms.tell(|| Event::Stopping { left, deadline });
 }
 
 fn say_what_is_left<F>(crew: &Crew<'_, F>, half_open: usize, deadline: Deadline)

@@ -1,12 +1,13 @@
 //! Stops from everywhere and at any time.
 
 use super::{Watchdog, alone, ask, echo_lines, local, serve, serve_until};
-use crate::harness::{connect, eventually, read_to_end};
-use lastecho::{Connection, Server, Stop};
+use crate::harness::{WATCHDOG, connect, eventually, read_to_end};
+use lastecho::{Connection, Deadline, Event, Server, Stop};
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
@@ -51,6 +52,34 @@ fn clients_that_were_queued_when_a_set_stop_meets_run_are_served() {
     drop(listener);
     let broken = read_to_end(&mut client).expect_err("the control serves what it should reset");
     println!("control: {broken}");
+}
+
+/// The log says what it will do, not what it would have done.
+#[test]
+fn a_deadline_that_is_set_after_the_stop_was_seen_is_told() {
+    let (told, hear) = channel();
+    let server = local().drain_timeout(None).observe(move |event| {
+        if let Event::Draining { deadline, .. } = event {
+            let _ = told.send(*deadline);
+        }
+    });
+    let (report, ()) = serve(server, echo_lines, |running| {
+        let mut client = running.connect();
+        client.write_all(b"half a li").unwrap();
+        let in_hand = || running.live.snapshot().iter().any(|one| one.received > 0);
+        eventually("it in hand", in_hand);
+        running.stop.set();
+        let first = hear.recv_timeout(WATCHDOG).unwrap();
+        assert_eq!(first, Deadline::NEVER);
+        running.stop.set_by(Deadline::after(10 * WATCHDOG));
+        let is_told = |deadline: Deadline| deadline != Deadline::NEVER;
+        // What is said next may have been on its way.
+        let next = [(); 2].map(|()| hear.recv_timeout(WATCHDOG).unwrap());
+        assert!(next.into_iter().any(is_told), "{next:?}");
+        client.write_all(b"ne\n").unwrap();
+        assert_eq!(read_to_end(&mut client).unwrap(), b"half a line\n");
+    });
+    assert!(report.is_clean(), "{report}");
 }
 
 #[test]
