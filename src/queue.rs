@@ -169,11 +169,16 @@ impl<J> Queue<J> {
 
     /// Closes the queue, waits until workers have taken everything or the
     /// deadline has passed, and returns what nobody started.
+    ///
+    /// It does not know who will take: where all workers have ended it waits
+    /// for the deadline, so give it none that is far then
+    /// (`Deadline::after(Duration::ZERO)`). The cut of the queue's [`Stop`]
+    /// ends the wait, too, within a poll interval.
     #[must_use = "these jobs were not done"]
     pub fn drain(&self, deadline: Deadline) -> Vec<J> {
         self.close();
         let mut state = lock(&self.state);
-        while !state.jobs.is_empty() && !deadline.has_passed() {
+        while !state.jobs.is_empty() && !deadline.has_passed() && !self.stop.is_cut() {
             let longest = deadline.cap(self.poll);
             state = self.wait(&self.emptied, state, longest);
         }

@@ -187,3 +187,22 @@ fn a_drain_waits_for_workers_up_to_its_deadline() {
         );
     });
 }
+
+/// No worker is left to take it, and no deadline was given.
+#[test]
+fn a_drain_without_workers_is_ended_by_the_cut() {
+    let _watchdog = crate::library::Watchdog::new();
+    let stop = Stop::new();
+    let queue = Queue::bounded(9, &stop);
+    queue.submit("left").unwrap();
+    thread::scope(|scope| {
+        let drained = scope.spawn(|| queue.drain(Deadline::NEVER));
+        while !matches!(queue.try_submit("late"), Err(rejected) if rejected.reason == Reason::Closed)
+        {
+            thread::yield_now();
+        }
+        stop.cut();
+        let left = drained.join().unwrap();
+        assert_eq!(left[0], "left");
+    });
+}
