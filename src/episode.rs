@@ -81,13 +81,20 @@ impl Episode {
 
     /// Notes a failure and says how long to wait before the next try.
     pub fn failed(&self, error: &dyn fmt::Display) -> Duration {
-        let now = Instant::now();
-        let mut state = lock(&self.state);
-        if state.is_none() {
+        let (begins, wait) = self.note_failure(Instant::now());
+        if begins {
             log::warn!("{}: {error}; trying again", self.what);
-            // Relaxed: a thread that sees it late only ends the episode later.
-            self.open.store(true, Ordering::Relaxed);
         }
+        wait
+    }
+
+    /// Says whether an episode begins, and how long to wait. Logging is left
+    /// to the caller, without the lock: a logger may have an episode, too.
+    fn note_failure(&self, now: Instant) -> (bool, Duration) {
+        let mut state = lock(&self.state);
+        let begins = state.is_none();
+        // Relaxed: a thread that sees it late only ends the episode later.
+        self.open.store(true, Ordering::Relaxed);
         let state = state.get_or_insert(State {
             since: now,
             last: now,
@@ -99,7 +106,7 @@ impl Episode {
         state.failures += 1;
         state.wait = (state.wait * 2).min(LONGEST_WAIT);
         state.next = Some(now + state.wait);
-        state.wait
+        (begins, state.wait)
     }
 
     /// How long a thread that shares it should leave the thing alone; `None`
@@ -128,24 +135,27 @@ impl Episode {
         if !self.open.load(Ordering::Relaxed) {
             return;
         }
-        let mut state = lock(&self.state);
-        if state
-            .as_ref()
-            .is_some_and(|s| s.last.elapsed() >= OVER_AFTER)
-        {
-            self.open.store(false, Ordering::Relaxed);
-            if let Some(ended) = state.take() {
-                log::info!(
-                    "{}: works again after {} failures in {:.1?}",
-                    self.what,
-                    ended.failures,
-                    ended.last - ended.since
-                );
-            }
-        } else if let Some(state) = state.as_mut() {
-            state.wait = FIRST_WAIT / 2;
-            state.next = None;
+        if let Some(ended) = self.note_success() {
+            log::info!(
+                "{}: works again after {} failures in {:.1?}",
+                self.what,
+                ended.failures,
+                ended.last - ended.since
+            );
         }
+    }
+
+    /// Returns the episode that is over; logging is left to the caller again.
+    fn note_success(&self) -> Option<State> {
+        let mut state = lock(&self.state);
+        let present = state.as_mut()?;
+        if present.last.elapsed() < OVER_AFTER {
+            present.wait = FIRST_WAIT / 2;
+            present.next = None;
+            return None;
+        }
+        self.open.store(false, Ordering::Relaxed);
+        state.take()
     }
 }
 

@@ -1,13 +1,16 @@
 //! What a server tells: events, snapshots, the log, the report.
 
-use super::{ask, echo_lines, local, serve};
+use super::{Watchdog, ask, echo_lines, local, serve};
 use crate::harness::{eventually, read_to_end};
-use lastecho::{Connection, Event, Server, State};
+use lastecho::{Connection, Episode, Event, Server, State};
 use std::io::Write;
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, LazyLock, Mutex, Once};
 
 /// Everything that the library logged in this process.
 static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Shared by a program and its logger.
+static LOG_HOST: LazyLock<Episode> = LazyLock::new(|| Episode::new("the log's host"));
 
 struct Capture;
 
@@ -17,6 +20,10 @@ impl log::Log for Capture {
     }
 
     fn log(&self, record: &log::Record<'_>) {
+        // As a logger does whose own way out is in trouble.
+        if record.args().to_string().starts_with("the log's host: ") {
+            LOG_HOST.failed(&"again");
+        }
         LOG.lock().unwrap().push(record.args().to_string());
     }
 
@@ -52,6 +59,15 @@ fn panics_and_errors_of_handlers_are_logged_with_number_and_peer() {
             eventually(&line, || LOG.lock().unwrap().contains(&line));
         }
     });
+}
+
+#[test]
+fn a_logger_may_share_the_episode_that_it_logs() {
+    let _watchdog = Watchdog::new();
+    capture_log();
+    LOG_HOST.failed(&"unreachable");
+    let line = "the log's host: unreachable; trying again";
+    assert!(LOG.lock().unwrap().iter().any(|said| said == line));
 }
 
 /// An error with a cause, both of them long.
