@@ -17,6 +17,7 @@ use crate::deadline::Deadline;
 use crate::early::Early;
 use crate::event::Event;
 use crate::link::Link;
+use crate::socket_errors;
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::thread;
 use crate::sys;
@@ -195,7 +196,7 @@ fn discard(link: &Link) -> Swept {
                 link.discarded.fetch_add(count as u64, Relaxed);
             }
             // Nothing there, or no memory to take it: no news of the peer.
-            Err(error) if sys::is_tick(&error) => break,
+            Err(error) if socket_errors::is_tick(&error) => break,
             Err(_) => return Swept::Reset,
         }
     }

@@ -137,6 +137,7 @@ mod server;
 mod shutdown;
 #[cfg(feature = "signals")]
 pub mod signals;
+mod socket_errors;
 mod stop;
 #[cfg(feature = "handover")]
 mod successor;

@@ -8,6 +8,7 @@ use crate::eager::Eager;
 use crate::event::{Event, Snapshot, State};
 use crate::idle::Idle;
 use crate::lock::lock;
+use crate::socket_errors;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::sync::{Arc, Condvar, Mutex, PoisonError};
 use crate::sys;
@@ -151,7 +152,7 @@ impl Link {
                 self.outlive_silence();
                 Ok(Received::Bytes(count))
             }
-            Err(error) if sys::is_tick(&error) => self.nothing_received(),
+            Err(error) if socket_errors::is_tick(&error) => self.nothing_received(),
             Err(error) => Err(self.failed(error)),
         }
     }
@@ -193,7 +194,7 @@ impl Link {
     /// Notes that the peer or the network has ended the connection. Other
     /// errors are the system's: the connection fails, and is ended in order.
     fn failed(&self, error: io::Error) -> io::Error {
-        if sys::is_end(&error) {
+        if socket_errors::is_end(&error) {
             self.broken.store(true, Relaxed);
         }
         error

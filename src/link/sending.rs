@@ -3,6 +3,7 @@
 use super::{Link, cut_error, idle_error};
 use crate::early::Early;
 use crate::event::{Event, State};
+use crate::socket_errors;
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sys;
 use crate::writing::Closed;
@@ -71,7 +72,7 @@ impl Link {
                 self.idle.wrote();
                 Ok(count)
             }
-            Err(error) if sys::is_tick(&error) => self.no_room().map(|()| 0),
+            Err(error) if socket_errors::is_tick(&error) => self.no_room().map(|()| 0),
             Err(_) if self.state() == State::Cut => Err(cut_error()),
             Err(error) => Err(self.failed(error)),
         }
