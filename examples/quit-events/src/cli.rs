@@ -2,15 +2,18 @@
 
 use clap::{Parser, ValueEnum};
 use lastecho::ShutdownOutcome;
+use lastecho::escape::EscapedLog;
+use lastecho::nonblocking_writer::{self, flush_standard_streams};
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
 use std::error::Error;
 use std::fmt::Display;
-use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{ExitCode, exit};
 use std::time::Duration;
 
+/// How long the last lines may take to their reader.
+const LAST_LINES: Duration = Duration::from_secs(1);
 /// A part was stuck or failed, or a job is missing.
 const NOT_CLEAN: u8 = 3;
 
@@ -103,13 +106,7 @@ impl Summary {
 /// The main function of each program.
 pub fn main(run: impl FnOnce(&Options) -> Result<Summary, Box<dyn Error>>) -> ExitCode {
     let options = Options::try_parse().unwrap_or_else(|error| usage(&error));
-    let config = ConfigBuilder::new()
-        .set_time_format_rfc3339()
-        .add_filter_allow_str("lastecho")
-        .add_filter_allow_str("quit_events")
-        .build();
-    let _ = WriteLogger::init(LevelFilter::Info, config, io::stderr());
-    match run(&options) {
+    let status = match start_log().and_then(|()| run(&options)) {
         Ok(summary) => {
             summary.tell();
             if summary.is_clean() {
@@ -122,13 +119,27 @@ pub fn main(run: impl FnOnce(&Options) -> Result<Summary, Box<dyn Error>>) -> Ex
             log::error!("{error}");
             ExitCode::FAILURE
         }
-    }
+    };
+    flush_standard_streams(LAST_LINES);
+    status
 }
 
-/// A line for machines. Whoever closed our standard output does not want it.
+/// The log goes to standard error, and never waits for its reader.
+fn start_log() -> Result<(), Box<dyn Error>> {
+    let config = ConfigBuilder::new()
+        .set_time_format_rfc3339()
+        .add_filter_allow_str("lastecho")
+        .add_filter_allow_str("quit_events")
+        .build();
+    let logger = WriteLogger::new(LevelFilter::Info, config, nonblocking_writer::stderr()?);
+    Ok(EscapedLog::start(LevelFilter::Info, *logger)?)
+}
+
+/// A line for machines. One that nobody reads is dropped.
 pub fn say(line: impl Display) {
-    let mut stdout = io::stdout();
-    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    if let Ok(stdout) = nonblocking_writer::stdout() {
+        stdout.line(&line.to_string());
+    }
 }
 
 /// Help goes to standard output, a mistake to standard error in one line.
@@ -136,7 +147,10 @@ fn usage(error: &clap::Error) -> ! {
     if error.use_stderr() {
         let text = error.to_string();
         let line = text.lines().next().unwrap_or_default();
-        let _ = writeln!(io::stderr(), "quit-events: {line} (see --help)");
+        if let Ok(stderr) = nonblocking_writer::stderr() {
+            stderr.line(&format!("quit-events: {line} (see --help)"));
+        }
+        flush_standard_streams(LAST_LINES);
         exit(2);
     }
     let _ = error.print();

@@ -1,9 +1,10 @@
 //! What the servers leave for the channel's worker, and the journal in which
 //! it ends up.
 
+use lastecho::WholeLines;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,10 +48,11 @@ impl Jobs {
     }
 }
 
-/// A file that loses its last lines unless somebody closes it.
+/// A file of whole lines, which are on the disk for sure once it is closed.
 #[derive(Debug)]
 pub struct Journal {
-    file: Mutex<Option<BufWriter<File>>>,
+    path: PathBuf,
+    file: Mutex<Option<WholeLines<File>>>,
     written: AtomicU64,
     kept: AtomicU64,
 }
@@ -63,38 +65,38 @@ impl Journal {
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path)?;
         Ok(Self {
-            file: Mutex::new(Some(BufWriter::new(file))),
+            path: path.to_owned(),
+            file: Mutex::new(Some(WholeLines::new(file))),
             written: AtomicU64::new(0),
             kept: AtomicU64::new(0),
         })
     }
 
-    /// Writes a line.
+    /// Writes a line, in one write. Where that fails, what a full disk took of
+    /// it stays, and is ended before the next line.
     ///
     /// # Errors
     /// The journal is closed already, or what write(2) says.
     pub fn write(&self, name: &str) -> io::Result<()> {
         let mut file = self.lock();
         let file = file.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-        writeln!(file, "{name:?}")?;
+        file.write(format!("{name:?}\n").as_bytes())?;
         self.written.fetch_add(1, Relaxed);
         Ok(())
     }
 
-    /// Brings everything to the disk: what close(2) would not tell.
+    /// Brings everything to the disk, what close(2) would not tell: the lines,
+    /// and the file's name in its directory.
     ///
     /// # Errors
-    /// What write(2) and fsync(2) say.
+    /// What fsync(2) says.
     pub fn close(&self) -> io::Result<()> {
-        let Some(mut file) = self.lock().take() else {
+        let Some(file) = self.lock().take() else {
             return Ok(());
         };
-        file.flush()?;
-        match file.get_ref().sync_all() {
-            // A pipe or a terminal has nothing to be synced.
-            Err(error) if error.kind() != io::ErrorKind::InvalidInput => return Err(error),
-            _ => {}
-        }
+        sync(file.get_ref())?;
+        let directory = self.path.parent().unwrap_or(Path::new(""));
+        sync(&File::open(Path::new(".").join(directory))?)?;
         self.kept.store(self.written.load(Relaxed), Relaxed);
         Ok(())
     }
@@ -105,7 +107,15 @@ impl Journal {
         self.kept.load(Relaxed)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<BufWriter<File>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<WholeLines<File>>> {
         self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// fsync(2), where there is something to be synced: not in a pipe or a terminal.
+fn sync(file: &File) -> io::Result<()> {
+    match file.sync_all() {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        synced => synced,
     }
 }

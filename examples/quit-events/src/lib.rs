@@ -10,6 +10,7 @@
 pub mod cli;
 pub mod grpc;
 pub mod http;
+mod incoming;
 pub mod jobs;
 pub mod parts;
 pub mod workers;

@@ -111,9 +111,9 @@ fn start_http(
         let quit = async {
             tokio::select! { () = quit => {}, () = until_closed(open) => {} }
         };
-        let ended = http::serve(listener, jobs, routes, quit).await;
+        http::serve(listener, jobs, routes, quit).await;
         event.fire();
-        ended
+        Ok::<_, io::Error>(())
     });
     shutdown.phase("http", wait_for(server));
 }

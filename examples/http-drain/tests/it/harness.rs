@@ -94,6 +94,11 @@ impl Program {
         Pid::from_child(&self.child)
     }
 
+    #[allow(dead_code)] // only quit-events asks
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     #[allow(dead_code)] // only redis-to-db asks
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()

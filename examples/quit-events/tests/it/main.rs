@@ -5,6 +5,10 @@
 mod calls;
 #[path = "../../../http-drain/tests/it/harness.rs"]
 mod harness;
+mod journal;
 mod load;
 mod programs;
+mod silent;
 mod stopping;
+#[path = "../../../http-drain/tests/it/unread.rs"]
+mod unread;
