@@ -5,7 +5,7 @@ use crate::account::{Account, NONE, ask};
 use crate::harness::Program;
 use crate::programs::{Kept, Which, command_at, start, stop};
 use crate::relay::Relay;
-use crate::servers::{Redis, eventually};
+use crate::servers::eventually;
 use clap::Parser;
 use lastecho::Stop;
 use redis::Connection;
@@ -143,7 +143,7 @@ fn a_look_at_the_leases_of_a_crash_loop_is_bounded_and_misses_none() {
 #[test]
 #[ignore = "needs redis-server: make deps"]
 fn leases_that_are_long_over_go_and_their_messages_come_back() {
-    let mut account = Account::new();
+    let account = Account::new();
     let mut redis = account.redis.connect();
     let now = now(&mut redis);
     crash_loop(&mut redis, 20_000, now - 11 * 60 * 1000);
@@ -173,7 +173,6 @@ fn leases_that_are_long_over_go_and_their_messages_come_back() {
         ["messages:processing:strange", "messages:processing:young"]
     );
     ask::<u64>(&mut redis, &["DEL", "messages:processing:strange"]);
-    account.produce("none", 0);
 }
 
 #[test]
@@ -203,9 +202,11 @@ fn a_lease_that_a_clock_put_far_ahead_ends_within_seconds() {
 #[test]
 #[ignore = "needs redis-server: make deps"]
 fn processes_of_the_same_name_number_and_moment_have_their_own_lists() {
-    let redis = Redis::start();
-    let words = ["redis-to-db", "--redis", &redis.url(), "--workers", "3"];
-    let options = Options::parse_from([&words[..], &["--database", ":memory:"]].concat());
+    let account = Account::new();
+    let url = account.redis.url();
+    let words = ["redis-to-db", "--redis", &url, "--workers", "3"];
+    let options = [&words[..], &["--database", &account.database]].concat();
+    let options = Options::parse_from(options);
     let stop = Stop::new();
     // As in containers, where all three are the same.
     let movers: Vec<_> = (0..10)
@@ -215,7 +216,7 @@ fn processes_of_the_same_name_number_and_moment_have_their_own_lists() {
         assert!(mover.begin().unwrap().is_some());
     }
     let lists: BTreeSet<String> = ask(
-        &mut redis.connect(),
+        &mut account.redis.connect(),
         &["ZRANGE", "messages:leases", "0", "-1"],
     );
     assert_eq!(lists.len(), 30, "{lists:?}");
