@@ -1,10 +1,12 @@
 //! Redis fails, is slow, is not there yet.
 
-use crate::account::{Account, NONE};
+use crate::account::{Account, NONE, ask};
 use crate::harness::Program;
-use crate::programs::{Kept, Which, launch, promise, run_dry, start, stop};
+use crate::programs::{Kept, Which, command_at, launch, promise, run_dry, start, stop};
 use crate::servers::{Redis, eventually, memory};
+use crate::start::rules;
 use rustix::process::Signal;
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
@@ -120,4 +122,41 @@ fn a_start_waits_for_redis_and_a_signal_ends_the_wait() {
     redis.start_again();
     program.await_line("moving");
     assert_eq!(stop(program).code, Some(0));
+}
+
+#[test]
+#[ignore = "needs redis-server: make deps"]
+fn a_command_that_is_forbidden_for_a_while_loses_no_message() {
+    let mut account = Account::new();
+    let mut admin = account.redis.connect();
+    let mut allow = |rules: &[&str]| {
+        ask::<()>(&mut admin, &[&["ACL", "SETUSER", "mover"], rules].concat());
+    };
+    let all = rules("");
+    allow(&all);
+    let url = format!("redis://mover:secret@127.0.0.1:{}", account.redis.port);
+    let options = ["--panic-on", "poison", "--workers", "4", "--attempts", "2"];
+    let options = [&options[..], &["--lease", "1s"]].concat();
+    let program = Program::start(command_at(Which::Ours, &url, &account.database, &options));
+    program.await_line("moving");
+    let commands = all.iter().filter_map(|word| word.strip_prefix('+'));
+    for (number, command) in commands.enumerate() {
+        allow(&[&format!("-{command}")]);
+        account.produce(&format!("good{number}"), 20);
+        account.produce(&format!("poison{number}"), 2);
+        thread::sleep(Duration::from_millis(200));
+        allow(&[&format!("+{command}")]);
+    }
+    account.await_dry();
+    let ended = stop(program);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("can't run this command") || ended.stderr.contains("NOPERM"));
+    let places = account.places();
+    places.none_lost(&account).unwrap();
+    let dead: BTreeSet<_> = places.dead.iter().collect();
+    assert_eq!(
+        (places.rows.len(), dead.len()),
+        (16 * 20, 16 * 2),
+        "{ended:?}"
+    );
 }

@@ -70,7 +70,7 @@ fn a_redis_that_will_never_do_is_told_at_once() {
 }
 
 /// The words of README's ACL, without one of them.
-fn rules(without: &str) -> Vec<&'static str> {
+pub(crate) fn rules(without: &str) -> Vec<&'static str> {
     let line = README
         .lines()
         .find(|line| line.starts_with("ACL SETUSER mover "));
