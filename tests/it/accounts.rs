@@ -37,18 +37,18 @@ fn a_client_that_pauses_longer_than_a_linger_is_not_told_as_loss() {
 fn the_idle_timeout_leaves_a_client_alone_that_takes_its_echo_slowly() {
     let server = Server::start(
         Program::Lastecho,
-        &["--idle-timeout", "400ms", "--poll", "100ms"],
+        &["--idle-timeout", "2s", "--poll", "100ms"],
     );
     let mut client = narrow_client(&server);
     let data = noise(600_000, 2);
     client.write_all(&data).unwrap();
     let begun = Instant::now();
     let mut echoed = vec![0; data.len()];
-    for part in echoed.chunks_mut(data.len() / 20) {
+    for part in echoed.chunks_mut(data.len() / 25) {
         client.read_exact(part).unwrap();
-        thread::sleep(Duration::from_millis(100)); // slow for several idle timeouts
+        thread::sleep(Duration::from_millis(200)); // slow for several idle timeouts
     }
-    assert!(begun.elapsed() > Duration::from_secs(1));
+    assert!(begun.elapsed() > Duration::from_secs(4));
     assert_eq!(echoed, data);
     // Now it moves nothing, and is ended by FIN.
     assert!(read_to_end(&mut client).unwrap().is_empty());
@@ -110,11 +110,9 @@ fn tiny_intervals_do_not_burn_the_processor() {
         eventually("a second passed", || {
             begun.elapsed() > Duration::from_secs(1)
         });
-        let used = ticks() - before;
-        println!("{options:?}: {used} hundredths of a second in one second");
-        assert!(
-            used < 30,
-            "{options:?}: {used} hundredths of a second in one second"
-        );
+        let used = Duration::from_millis(10 * (ticks() - before));
+        let all = begun.elapsed();
+        println!("{options:?}: {used:?} of {all:?}");
+        assert!(used < all * 3 / 10, "{options:?}: {used:?} of {all:?}");
     }
 }

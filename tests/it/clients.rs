@@ -5,17 +5,15 @@
 mod in_flight;
 mod terminal;
 
-use crate::harness::{Program, Server, bytes, eventually, noise, run_to_end, text};
+use crate::harness::{IN_TIME, Program, Server, bytes, eventually, noise, run_to_end, text};
 use rustix::process::Signal;
 use std::fs::File;
 use std::io::Write;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::Duration;
 
-/// What an idle connection may take at a stop, with the quiet time of a client
-/// that does not close, on a busy machine.
-const IN_TIME: Duration = Duration::from_secs(4);
+/// Where an idle connection would be cut, a test would not end in time.
+const IDLE: [&str; 4] = ["--poll", "100ms", "--drain-timeout", "30s"];
 
 /// The client's command line, `HOST` and `PORT` filled in.
 fn command(words: &str, server: &Server) -> Command {
@@ -106,7 +104,7 @@ impl Drop for Client {
 /// A client whose user has typed a line and sits there, when the server stops.
 /// The server ends in time and in peace; then the client does.
 fn assert_idle_client_drains(words: &str) {
-    let mut server = Server::start(Program::Lastecho, &["--poll", "100ms"]);
+    let mut server = Server::start(Program::Lastecho, &IDLE);
     let mut client = Client::start(words, &server);
     client.say(b"one line\n");
     client.await_echo(b"one line\n");
@@ -132,7 +130,7 @@ fn assert_idle_client_drains(words: &str) {
 #[ignore = "needs nc: make deps"]
 fn nc_with_a_pipe_for_input_gets_its_echo_and_ends_when_the_server_does() {
     let data = noise(200_000, 1);
-    let mut server = Server::start(Program::Lastecho, &["--poll", "100ms"]);
+    let mut server = Server::start(Program::Lastecho, &IDLE);
     let mut client = Client::start("nc.openbsd HOST PORT", &server);
     client.say(&data);
     drop(client.stdin.take()); // without -N it does not tell the server
@@ -234,7 +232,7 @@ fn bash_gets_its_line_back() {
 #[test]
 #[ignore = "needs bash: make deps"]
 fn an_open_bash_descriptor_drains() {
-    let mut server = Server::start(Program::Lastecho, &["--poll", "100ms"]);
+    let mut server = Server::start(Program::Lastecho, &IDLE);
     let script = format!(
         "exec 3<>/dev/tcp/127.0.0.1/{}; echo hello >&3; read -r line <&3; echo \"$line\"; \
          cat <&3; echo end",

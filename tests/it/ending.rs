@@ -1,7 +1,7 @@
 //! Why src/ending.rs is as it is: the naive ways to end a connection lose
 //! echoes, the ordered end loses none, and it ends.
 
-use crate::harness::{WATCHDOG, connect, eventually, noise};
+use crate::harness::{IN_TIME, WATCHDOG, connect, eventually, noise, once_within};
 use lastecho::{Echo, Report, Server, Stop};
 use socket2::SockRef;
 use std::io::{ErrorKind, Read, Write};
@@ -95,12 +95,12 @@ fn a_half_close_and_close_loses_echoes() {
 
 #[test]
 fn so_linger_is_no_substitute() {
-    let (lost, reset) = losses("SO_LINGER of 5 s", |server| {
-        let five = Some(Duration::from_secs(5));
-        SockRef::from(&server).set_linger(five).unwrap();
+    let (lost, reset) = losses("SO_LINGER of a minute", |server| {
+        let minute = Some(Duration::from_secs(60));
+        SockRef::from(&server).set_linger(minute).unwrap();
         let before = Instant::now();
         drop(server);
-        assert!(before.elapsed() < Duration::from_secs(4), "it lingered");
+        assert!(before.elapsed() < IN_TIME, "it lingered");
     });
     assert!(lost > 0 && reset > 0);
 }
@@ -196,14 +196,14 @@ fn a_client_that_never_closes_does_not_hold_a_stop() {
     drop(client);
     println!("never closes: {took:?}");
     assert!(took >= Duration::from_millis(250), "{took:?}, {report:?}");
-    assert!(took < Duration::from_secs(10), "{took:?}, {report:?}");
+    assert!(took < IN_TIME, "{took:?}, {report:?}");
     assert_eq!((report.drained, report.cut), (1, 0), "{report:?}");
 }
 
-/// The best of some, because one alone may be held up by the machine.
+/// One that is waited for is waited for 250 ms.
 #[test]
 fn a_client_that_closes_on_fin_is_not_waited_for() {
-    let elapsed = (0..10).map(|_| {
+    once_within(Duration::from_millis(250), "a client closes on FIN", || {
         let ((), report) = with_server(Duration::from_secs(30), |address, stop| {
             let mut client = hello(address);
             stop.set();
@@ -212,9 +212,6 @@ fn a_client_that_closes_on_fin_is_not_waited_for() {
         assert_eq!((report.drained, report.cut), (1, 0), "{report:?}");
         report.elapsed
     });
-    let best = elapsed.min().unwrap();
-    println!("closes on FIN: {best:?} at best");
-    assert!(best < Duration::from_millis(250), "{best:?}");
 }
 
 /// What it sent before the stop was seen is answered; then its linger runs
@@ -222,12 +219,13 @@ fn a_client_that_closes_on_fin_is_not_waited_for() {
 #[test]
 fn a_client_that_sends_for_ever_is_held_until_the_deadline_and_cut() {
     let drain = Duration::from_millis(500);
-    for _ in 0..20 {
+    let patience = Instant::now() + WATCHDOG;
+    while Instant::now() < patience {
         let ((got, pause), report) = with_server(drain, send_for_ever);
         println!("sends for ever, pauses of up to {pause:?}: {report}");
         assert_eq!(got, report.sent, "{report:?}");
         assert_eq!(report.sent, report.received, "{report:?}");
-        assert!(report.elapsed < Duration::from_secs(10), "{report:?}");
+        assert!(report.elapsed < IN_TIME, "{report:?}");
         if pause < Duration::from_millis(100) {
             assert!(report.elapsed >= drain, "{report:?}");
             assert_eq!((report.cut, report.drained), (1, 0), "{report:?}");

@@ -16,6 +16,11 @@ use std::time::{Duration, Instant};
 /// reaches it.
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(60);
 
+/// Longer than a busy machine takes for what is done in a second or two, and
+/// half as long as what the broken promise would take: for tests of promises
+/// that speak of time. A nearer bound would test the machine.
+pub(crate) const IN_TIME: Duration = Duration::from_secs(15);
+
 /// Which program a test of a promise runs against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Program {
@@ -339,6 +344,16 @@ pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
         assert!(Instant::now() < patience, "never happened: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Tries until something takes less than this once: other programs can make any
+/// try look slow, and none look quick.
+pub(crate) fn once_within(limit: Duration, what: &str, mut attempt: impl FnMut() -> Duration) {
+    eventually(&format!("{what} within {limit:?}"), || {
+        let took = attempt();
+        println!("{what}: {took:?}");
+        took < limit
+    });
 }
 
 /// A port that is free now and that the system does not give out by itself, so

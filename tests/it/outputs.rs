@@ -5,7 +5,7 @@ mod limited;
 mod told;
 
 use crate::harness::{
-    Broken, Ended, Kept, Program, Server, connect, eventually, free_port, noise, promise,
+    Broken, Ended, IN_TIME, Kept, Program, Server, connect, eventually, free_port, noise, promise,
     read_to_end,
 };
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
@@ -17,9 +17,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// A stop without connections, with two seconds for last words, on a busy machine.
-const IN_TIME: Duration = Duration::from_secs(5);
 
 /// Fills the pipe that the server's standard output is, until nothing fits.
 pub(crate) fn stall_stdout(server: &Server) {

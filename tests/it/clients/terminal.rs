@@ -1,7 +1,7 @@
 //! telnet, which wants a terminal and a user who types.
 
 use super::command;
-use crate::harness::{Program, Server, eventually};
+use crate::harness::{IN_TIME, Program, Server, eventually};
 use rustix::fs::OFlags;
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -123,13 +123,13 @@ fn telnet_shows_the_line_again_and_quits() {
 #[test]
 #[ignore = "needs telnet: make deps"]
 fn an_open_telnet_is_told_that_the_server_has_closed() {
-    let mut server = Server::start(Program::Lastecho, &["--poll", "100ms"]);
+    let mut server = Server::start(Program::Lastecho, &super::IDLE);
     let mut telnet = telnet(&server);
     server.signal(Signal::TERM);
     telnet.await_words("Connection closed by foreign host", 1);
     telnet.wait();
     let ended = server.wait();
-    assert!(ended.took < super::IN_TIME, "{ended:?}");
+    assert!(ended.took < IN_TIME, "{ended:?}");
     assert_eq!(
         (ended.code(), ended.count("drained")),
         (Some(0), 1),

@@ -5,7 +5,7 @@ use crate::harness::{WATCHDOG, connect};
 use lastecho::{Connection, Deadline, Event, Stop};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{BufRead, ErrorKind, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// More than any address space holds.
 const NO_SUCH_STACK: usize = 1 << 50;
@@ -115,11 +115,11 @@ fn waiting_costs_little_whatever_the_intervals() {
         serve(server, echo_lines, |running| {
             let mut client = running.connect();
             assert_eq!(ask(&mut client, "hello\n"), "hello\n");
-            let before = burnt();
+            let (before, begun) = (burnt(), Instant::now());
             std::thread::sleep(Duration::from_millis(500));
-            let burnt = burnt() - before;
-            println!("poll {poll:?}, drain timeout {drain:?}: {burnt:?} of 500 ms");
-            assert!(burnt < Duration::from_millis(250), "{burnt:?} of 500 ms");
+            let (burnt, all) = (burnt() - before, begun.elapsed());
+            println!("poll {poll:?}, drain timeout {drain:?}: {burnt:?} of {all:?}");
+            assert!(burnt < all / 2, "{burnt:?} of {all:?}");
         });
     }
 }

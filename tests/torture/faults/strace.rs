@@ -2,6 +2,7 @@
 
 use crate::harness::{WATCHDOG, eventually, text};
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -36,7 +37,8 @@ impl Fault {
         let call = injection.split(':').next().unwrap();
         let mut command = Command::new("strace");
         match hit {
-            Hit::All => command.args(["-f", "-p", &server.to_string()]),
+            // With whose call it is, and when, in each line.
+            Hit::All => command.args(["-f", "-ttt", "-p", &server.to_string()]),
             Hit::Connection(id) => command.args(["-p", &thread_of(server, id).to_string()]),
         };
         // Its messages come first, then what it traces, both on standard error.
@@ -72,6 +74,24 @@ impl Fault {
     /// How many calls it has made to fail so far.
     pub(crate) fn injected(&self) -> usize {
         text(&self.trace).matches("(INJECTED)").count()
+    }
+
+    /// Of the threads that came through so many failing calls, where all are hit:
+    /// how many a second the quickest one made, from its first to its last. Other
+    /// programs can make it fewer, never more.
+    pub(crate) fn quickest(&self, calls: u32) -> Option<f64> {
+        let mut threads: HashMap<String, Vec<f64>> = HashMap::new();
+        for line in text(&self.trace).lines() {
+            // "THREAD SECONDS CALL"
+            let mut words = line.split_whitespace();
+            if let (true, Some(thread)) = (line.contains("(INJECTED)"), words.next()) {
+                let at = words.next().and_then(|at| at.parse().ok()).unwrap();
+                threads.entry(thread.into()).or_default().push(at);
+            }
+        }
+        let through = threads.values().filter(|at| at.len() >= calls as usize);
+        let rates = through.map(|at| f64::from(calls - 1) / (at[at.len() - 1] - at[0]));
+        rates.reduce(f64::max)
     }
 
     /// Ends the fault: strace lets the server go.
