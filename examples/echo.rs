@@ -15,7 +15,7 @@ fn main() -> anyhow::Result<()> {
     let stop = Stop::new();
     // Before "listening": whoever reads that may send a signal at once.
     let _signals = signals::install(&stop)?;
-    let server = Server::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    let server = Server::bind(address).context("cannot listen")?;
     for address in server.live().addresses() {
         println!("listening on {address}");
     }

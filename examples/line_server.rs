@@ -20,7 +20,7 @@ fn main() -> anyhow::Result<()> {
     let address = address.as_deref().unwrap_or("127.0.0.1:48879");
     let stop = Stop::new();
     let _signals = signals::install(&stop)?;
-    let server = Server::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    let server = Server::bind(address).context("cannot listen")?;
     for address in server.live().addresses() {
         println!("listening on {address}");
     }

@@ -1,6 +1,7 @@
 //! The listening sockets that this process was started with, and taking over
 //! from who had them.
 
+use crate::addresses;
 use crate::listener::{self, Listener};
 use crate::lock::lock;
 use crate::passed::{self, LEFT, SLICE, TAKEN, YOURS};
@@ -70,14 +71,8 @@ impl Inherited {
     /// # Errors
     /// As [`Server::bind`].
     pub fn bind(&mut self, address: impl ToSocketAddrs) -> io::Result<Server> {
-        let addresses = address.to_socket_addrs()?;
-        let listeners: io::Result<Vec<_>> = addresses
-            .map(|asked| match self.take(asked) {
-                Some(socket) => Ok(socket),
-                None => Listener::bind(asked),
-            })
-            .collect();
-        Server::over(listeners?)
+        let asked = address.to_socket_addrs()?;
+        Server::over(addresses::listen(asked, |asked| self.take(asked))?)
     }
 
     /// Like [`Server::bind_all`], but takes what was passed for the port.

@@ -90,6 +90,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("lastecho rests on Linux's sockets: see ARCHITECTURE.md, \"Why not\"");
 
+mod addresses;
 mod causes;
 mod connection;
 mod crew;

@@ -7,7 +7,7 @@ use crate::sys;
 use crate::title::Title;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
@@ -52,33 +52,24 @@ impl Listener {
     /// Binds and listens, with `SO_REUSEADDR`: we send FIN first at a stop, so
     /// connections of the past linger in TIME_WAIT on our port.
     pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
+        Self::bind_at(address, address.port(), None)
+    }
+
+    /// The same for what was asked for, but on this port, and, where it is said,
+    /// with or without IPv4's clients.
+    pub(crate) fn bind_at(asked: SocketAddr, port: u16, only_v6: Option<bool>) -> io::Result<Self> {
         let socket = Socket::new(
-            Domain::for_address(address),
+            Domain::for_address(asked),
             Type::STREAM,
             Some(Protocol::TCP),
         )?;
         socket.set_reuse_address(true)?;
-        Self::listen(socket, address)
-    }
-
-    /// Binds one socket to the port on all addresses of both families, or of
-    /// IPv4 alone where the machine has no IPv6.
-    pub(crate) fn bind_all(port: u16) -> io::Result<Self> {
-        let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-        let both = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))
-            .and_then(|socket| socket.set_only_v6(false).map(|()| socket));
-        match both {
-            Ok(socket) => {
-                socket.set_reuse_address(true)?;
-                match Self::listen(socket, v6) {
-                    Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {}
-                    outcome => return outcome,
-                }
-            }
-            Err(error) => log::debug!("no IPv6 here ({error}), listening on IPv4 only"),
+        if let Some(only_v6) = only_v6 {
+            socket.set_only_v6(only_v6)?;
         }
-        let v4 = Self::bind((Ipv4Addr::UNSPECIFIED, port).into())?;
-        Ok(Self { asked: v6, ..v4 })
+        let mut address = asked;
+        address.set_port(port);
+        Ok(Self::listen(socket, address)?.serving(asked))
     }
 
     fn listen(socket: Socket, address: SocketAddr) -> io::Result<Self> {
@@ -99,8 +90,19 @@ impl Listener {
         }
     }
 
+    /// The same, as what serves `asked` from now on.
+    pub(crate) fn serving(self, asked: SocketAddr) -> Self {
+        Self { asked, ..self }
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Whether it is on all addresses of both families.
+    pub(crate) fn takes_both(&self) -> bool {
+        let only_v6 = self.socket().and_then(|socket| socket.only_v6());
+        self.address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && only_v6.is_ok_and(|only| !only)
     }
 
     /// The socket, for one use: it closes when nobody uses it after it was
@@ -272,11 +274,6 @@ impl Listener {
     /// The name under which it is handed over.
     pub(crate) fn name(&self) -> String {
         name(self.asked)
-    }
-
-    /// The same, as what serves `asked` from now on.
-    pub(crate) fn serving(self, asked: SocketAddr) -> Self {
-        Self { asked, ..self }
     }
 
     pub(crate) fn title(&self) -> &Arc<Title> {

@@ -1,5 +1,6 @@
 //! A server: listeners, one thread per live connection, and a graceful stop.
 
+use crate::addresses;
 use crate::connection::Connection;
 use crate::crew::Crew;
 use crate::drain;
@@ -106,17 +107,22 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on every address that `address` resolves to; port 0 lets the
-    /// system choose. Clients can connect from now on.
+    /// Listens on every address that `address` resolves to, on each once; port 0
+    /// lets the system choose, one port for all of them where one is free. Clients
+    /// can connect from now on.
+    ///
+    /// `[::]` takes IPv4 clients, too, as far as the system does so by default
+    /// (`net.ipv6.bindv6only`), but not where `address` names an IPv4 address with
+    /// the same port as well: `0.0.0.0:7` and `[::]:7` are two listeners. A
+    /// wildcard address covers the others of its family.
     ///
     /// Blocks as long as resolving a host name takes.
     ///
     /// # Errors
-    /// What resolving says, and what socket(2), bind(2) and listen(2) say.
+    /// What resolving says, and what socket(2), bind(2) and listen(2) say, with the
+    /// address.
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
-        let listeners: io::Result<Vec<_>> =
-            address.to_socket_addrs()?.map(Listener::bind).collect();
-        Self::over(listeners?)
+        Self::over(addresses::listen(address.to_socket_addrs()?, |_| None)?)
     }
 
     /// Listens on all addresses of this machine, IPv4 and IPv6, with one socket.
@@ -124,7 +130,7 @@ impl Server {
     /// # Errors
     /// What socket(2), bind(2) and listen(2) say.
     pub fn bind_all(port: u16) -> io::Result<Self> {
-        Self::over(vec![Listener::bind_all(port)?])
+        Self::over(vec![addresses::listen_everywhere(port)?])
     }
 
     pub(crate) fn over(listeners: Vec<Listener>) -> io::Result<Self> {

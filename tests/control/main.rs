@@ -44,12 +44,12 @@ fn main() {
     for signal in lastecho::signals::STOP_SIGNALS {
         signal_hook::flag::register(signal, Arc::clone(&stop)).unwrap();
     }
-    let Some(Address::One(address)) = options.addresses.first() else {
+    let Some(Address::One(address)) = options.addresses().first().cloned() else {
         panic!("the control listens on one plain address");
     };
-    let listener = Socket::new(Domain::for_address(*address), Type::STREAM, None).unwrap();
+    let listener = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
     listener.set_reuse_address(true).unwrap();
-    listener.bind(&(*address).into()).unwrap();
+    listener.bind(&address.into()).unwrap();
     listener.listen(4096).unwrap();
     listener.set_read_timeout(Some(options.poll)).unwrap();
     let address = listener.local_addr().unwrap().as_socket().unwrap();

@@ -198,11 +198,22 @@ fn an_address_that_is_none_is_refused() {
         "[::1",
         "::1:x",
         "http://localhost:80",
+        "7000-7010",
+        "0xBEEF",
+        "0xBEEF:80",
+        "127.0.0.1:7000-7010",
+        "1.2",
     ] {
         refused_words(USAGE, address, &[address, "ADDR"]);
     }
     refused(USAGE, &[OsStr::new("")], &["''", "ADDR"]);
     refused(USAGE, &[OsStr::new("two words:80")], &["two words"]);
+}
+
+#[test]
+fn what_is_meant_for_a_port_is_told_how_it_is_written() {
+    refused_words(USAGE, "0xBEEF", &["0xBEEF", "write 48879"]);
+    refused_words(USAGE, "7000-7010", &["7000-7010", "name each"]);
 }
 
 #[test]

@@ -44,9 +44,8 @@ impl Pipeline {
         self: &Arc<Self>,
         stop: &Stop,
     ) -> Result<JoinHandle<io::Result<Report>>> {
-        let address = self.options.address;
-        let server = Server::bind(address)
-            .with_context(|| format!("cannot listen on {address}"))?
+        let server = Server::bind(self.options.address)
+            .context("cannot listen")?
             .poll(self.options.poll)
             .drain_timeout(None) // Its phase knows the deadline.
             .observe(announce(self.output.clone()));

@@ -5,7 +5,7 @@ mod address;
 #[path = "../lastecho/words.rs"]
 pub(crate) mod words;
 
-use address::Address;
+use address::{Address, Argument};
 use clap::Parser;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -26,9 +26,13 @@ pub(crate) struct Options {
     #[arg(
         value_name = "ADDR",
         default_value = "127.0.0.1:48879",
-        value_parser = target,
-        help = "Whom to ask: IP:PORT, [IPv6]:PORT, HOST:PORT, PORT or :PORT (loopback), IP or HOST (port 48879)"
+        num_args = ..=2,
+        help = "Whom to ask: IP:PORT, [IPv6]:PORT, HOST:PORT, PORT or :PORT (loopback), IP or HOST (port 48879), or HOST PORT"
     )]
+    arguments: Vec<Argument>,
+
+    /// What the arguments stand for.
+    #[arg(skip)]
     pub(crate) target: Address,
 
     /// Stop after N messages on each connection [default: go on until a signal]
@@ -61,6 +65,17 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// The command line's options; see [`words::parse_or_exit`].
+    pub(crate) fn parse_or_exit(complain: fn(&str)) -> Self {
+        let options = words::parse_or_exit::<Self>(complain).with_target();
+        options.unwrap_or_else(|mistake| words::wrong(complain, &mistake))
+    }
+
+    fn with_target(mut self) -> Result<Self, String> {
+        self.target = target(address::joined(&self.arguments))?;
+        Ok(self)
+    }
+
     pub(crate) fn interval(&self) -> Duration {
         if self.flood {
             Duration::ZERO
@@ -87,14 +102,19 @@ impl Options {
 }
 
 /// All addresses of this machine are one to a client, and port 0 is none.
-fn target(text: &str) -> Result<Address, String> {
-    let address = match text.parse()? {
+fn target(addresses: Vec<Address>) -> Result<Address, String> {
+    let mut addresses = addresses.into_iter();
+    let address = match addresses.next().unwrap_or_default() {
         Address::All(port) => Address::One((Ipv4Addr::LOCALHOST, port).into()),
         other => other,
     };
+    if let Some(second) = addresses.next() {
+        let mistake = format!("{address} and {second} are two addresses, only one can be asked");
+        return Err(mistake);
+    }
     match address {
-        Address::One(one) if one.port() == 0 => Err("port 0 is for servers".into()),
-        Address::Host(_, 0) => Err("port 0 is for servers".into()),
+        Address::One(one) if one.port() == 0 => Err(format!("{one}: port 0 is for servers")),
+        Address::Host(host, 0) => Err(format!("{host}:0: port 0 is for servers")),
         _ => Ok(address),
     }
 }
@@ -120,12 +140,12 @@ fn with_unit(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn options(words: &str) -> Result<Options, clap::Error> {
-        Options::try_parse_from(
-            ["lastecho-ping"]
-                .into_iter()
-                .chain(words.split_whitespace()),
-        )
+    fn options(words: &str) -> Result<Options, String> {
+        let words = ["lastecho-ping"]
+            .into_iter()
+            .chain(words.split_whitespace());
+        let options = Options::try_parse_from(words).map_err(|error| error.to_string());
+        options?.with_target()
     }
 
     #[test]
@@ -148,6 +168,13 @@ mod tests {
     }
 
     #[test]
+    fn a_host_and_a_port_are_one_target() {
+        for words in ["localhost 7", "-c 1 localhost 7", "localhost -c 1 7"] {
+            assert_eq!(options(words).unwrap().target.to_string(), "localhost:7");
+        }
+    }
+
+    #[test]
     fn a_flood_is_quiet_and_has_no_interval() {
         let flood = options("-f").unwrap();
         assert!(flood.is_quiet() && flood.interval().is_zero());
@@ -158,7 +185,21 @@ mod tests {
     #[test]
     fn what_cannot_be_pinged_is_refused() {
         for words in [
-            "0", "host:0", "-W 0", "-c 0", "-s 0", "-n 0", "-i -1", "-i 1x", "-W .",
+            "0",
+            "host:0",
+            "-W 0",
+            "-c 0",
+            "-s 0",
+            "-n 0",
+            "-i -1",
+            "-i 1x",
+            "-W .",
+            "7 8",
+            "a:7 8",
+            "a 7 8",
+            "a 0",
+            "7000-7010",
+            "0xBEEF",
         ] {
             assert!(options(words).is_err(), "{words}");
         }

@@ -9,7 +9,7 @@ mod tally;
 mod voice;
 
 use anyhow::{Context, Result, bail};
-use cli::{Options, words};
+use cli::Options;
 use humantime::format_duration;
 use lastecho::{Stop, limits, signals};
 use pinger::{Pinger, Shared};
@@ -23,7 +23,7 @@ use voice::{Voice, complain};
 const STACK: usize = 256 * 1024;
 
 fn main() -> ExitCode {
-    let options: Options = words::parse_or_exit(complain);
+    let options = Options::parse_or_exit(complain);
     match ping(&options) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {

@@ -29,6 +29,70 @@ impl Address {
     }
 }
 
+impl Address {
+    fn port(&self) -> u16 {
+        match self {
+            Self::One(address) => address.port(),
+            Self::Host(_, port) | Self::All(port) => *port,
+        }
+    }
+
+    fn with_port(self, port: u16) -> Self {
+        match self {
+            Self::One(address) => Self::One((address.ip(), port).into()),
+            Self::Host(host, _) => Self::Host(host, port),
+            Self::All(_) => Self::All(port),
+        }
+    }
+}
+
+/// An address, or a part of one, as an argument of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Argument {
+    address: Address,
+    part: Part,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Part {
+    /// A bare IP or HOST.
+    Host,
+    /// A bare PORT.
+    Port,
+    Both,
+}
+
+impl FromStr for Argument {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let address: Address = text.parse()?;
+        let bare = text.parse::<IpAddr>().is_ok() || text.ends_with(']') || !text.contains(':');
+        let part = match (bare, is_number(text)) {
+            (true, true) => Part::Port,
+            (true, false) => Part::Host,
+            (false, _) => Part::Both,
+        };
+        Ok(Self { address, part })
+    }
+}
+
+/// The addresses that arguments stand for: an IP or HOST and then a PORT, as nc
+/// and telnet take them, are one address.
+pub(crate) fn joined(arguments: &[Argument]) -> Vec<Address> {
+    let mut arguments = arguments.iter().peekable();
+    let mut addresses = Vec::new();
+    while let Some(first) = arguments.next() {
+        let ends = |next: &&Argument| first.part == Part::Host && next.part == Part::Port;
+        let address = first.address.clone();
+        addresses.push(match arguments.next_if(ends) {
+            Some(second) => address.with_port(second.address.port()),
+            None => address,
+        });
+    }
+    addresses
+}
+
 impl Default for Address {
     /// Where it is if nobody says where.
     fn default() -> Self {
@@ -49,7 +113,7 @@ impl FromStr for Address {
         if text.ends_with(']') {
             return format!("{text}:{DEFAULT_PORT}").parse();
         }
-        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        if is_number(text) {
             return Ok(Self::One((Ipv4Addr::LOCALHOST, port(text)?).into()));
         }
         match text.rsplit_once(':') {
@@ -60,10 +124,13 @@ impl FromStr for Address {
     }
 }
 
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 fn port(text: &str) -> Result<u16, String> {
     // `parse` would take a sign.
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = digits.then(|| text.parse().ok()).flatten();
+    let number = is_number(text).then(|| text.parse().ok()).flatten();
     number.ok_or_else(|| format!("'{text}' is not a port (0 to 65535)"))
 }
 
@@ -78,15 +145,41 @@ fn host(text: &str) -> Result<String, String> {
         }),
         None => !text.is_empty() && text.len() <= 255 && text.chars().all(allowed),
     };
-    // Four numbers that are no IPv4 address are a mistake, not a host.
-    let numeric = text
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || byte == b'.');
-    if fits && !numeric {
-        Ok(zoned.unwrap_or(text).to_owned())
-    } else {
-        Err(format!("'{text}' is neither an IP address nor a host name"))
+    if fits && (zoned.is_some() || !is_numeric(text)) {
+        return Ok(zoned.unwrap_or(text).to_owned());
     }
+    let advice = advice(text);
+    Err(format!(
+        "'{text}' is neither an IP address nor a host name{advice}"
+    ))
+}
+
+/// Whether it would be a number or an IPv4 address, if it were anything: the
+/// resolver would make an address of "0xBEEF" and "1.2", and a host's name has a
+/// letter and does not end in a number (RFC 1123, 2.1; the URL standard, too).
+fn is_numeric(text: &str) -> bool {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let last = text.rsplit('.').next().unwrap_or(text);
+    is_number(last) || hexadecimal(last).is_some() || !text.chars().any(char::is_alphabetic)
+}
+
+fn hexadecimal(text: &str) -> Option<u64> {
+    let digits = text
+        .strip_prefix("0x")
+        .or_else(|| text.strip_prefix("0X"))?;
+    let digits = if digits.is_empty() { "0" } else { digits };
+    u64::from_str_radix(digits, 16).ok()
+}
+
+/// What to write instead.
+fn advice(text: &str) -> String {
+    let is_port = |text: &str| port(text).is_ok();
+    let range = text.split_once('-');
+    if range.is_some_and(|(first, last)| is_port(first) && is_port(last)) {
+        return ", and a range of ports is not taken: name each".into();
+    }
+    let port = hexadecimal(text).and_then(|number| u16::try_from(number).ok());
+    port.map_or_else(String::new, |port| format!(": write {port}"))
 }
 
 impl fmt::Display for Address {
@@ -131,6 +224,32 @@ mod tests {
     }
 
     #[test]
+    fn a_host_and_a_port_are_one_address() {
+        let arguments = |words: &str| {
+            let words = words.split(' ').map(|word| word.parse().unwrap());
+            let joined = joined(&words.collect::<Vec<Argument>>()).into_iter();
+            let shown: Vec<_> = joined.map(|address| address.to_string()).collect();
+            shown.join(" ")
+        };
+        for (words, meaning) in [
+            ("0.0.0.0 7", "0.0.0.0:7"),
+            ("::1 7", "[::1]:7"),
+            ("[::1] 7", "[::1]:7"),
+            ("localhost 7", "localhost:7"),
+            ("[fe80::1%lo] 7", "[fe80::1%lo]:7"),
+            ("a 7 b 8", "a:7 b:8"),
+            ("a b 8", "a:48879 b:8"),
+            ("7 8", "127.0.0.1:7 127.0.0.1:8"),
+            ("7 a", "127.0.0.1:7 a:48879"),
+            ("a:7 8", "a:7 127.0.0.1:8"),
+            (":7 8", ":7 127.0.0.1:8"),
+            ("a 7 8", "a:7 127.0.0.1:8"),
+        ] {
+            assert_eq!(arguments(words), meaning, "{words}");
+        }
+    }
+
+    #[test]
     fn what_is_no_address_is_refused() {
         for text in [
             "",
@@ -144,6 +263,15 @@ mod tests {
             "a b:80",
             "::1:x",
             "-x y",
+            "7000-7010",
+            "0xBEEF",
+            "0x7f.1",
+            "1.2",
+            "host.7",
+            "7000-7010:80",
+            "0xBEEF:80",
+            "127.0.0.1:0x7",
+            ":7000-7010",
         ] {
             assert!(parsed(text).starts_with('!'), "{text} is {}", parsed(text));
         }

@@ -7,6 +7,7 @@ mod address;
 pub(crate) mod words;
 
 pub(crate) use address::Address;
+use address::Argument;
 
 use clap::Parser;
 use log::LevelFilter;
@@ -26,10 +27,10 @@ use words::{count, duration, duration_or_zero, size};
 #[command(version, max_term_width = 100)]
 pub(crate) struct Options {
     /// Where to listen: IP:PORT, [IPv6]:PORT, HOST:PORT, :PORT (all
-    /// addresses), PORT (loopback), IP or HOST (port 48879); port 0 lets the
-    /// system choose [default: the sockets that were passed, or 127.0.0.1:48879]
+    /// addresses), PORT (loopback), IP or HOST (port 48879), or HOST PORT; port 0
+    /// lets the system choose [default: the sockets that were passed, or 127.0.0.1:48879]
     #[arg(value_name = "ADDR")]
-    pub(crate) addresses: Vec<Address>,
+    arguments: Vec<Argument>,
 
     /// Longest that a blocked accept, read or write waits before it looks at the stop flag
     #[arg(long, allow_hyphen_values = true, value_name = "DURATION", default_value = "1s", value_parser = duration)]
@@ -107,6 +108,10 @@ impl Options {
     /// The command line's options; see [`words::parse_or_exit`].
     pub(crate) fn parse_or_exit(complain: fn(&str)) -> Self {
         words::parse_or_exit(complain)
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<Address> {
+        address::joined(&self.arguments)
     }
 
     pub(crate) fn level(&self) -> LevelFilter {

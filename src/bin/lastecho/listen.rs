@@ -4,8 +4,9 @@ use crate::cli::Address;
 use anyhow::{Context, Result, anyhow};
 use lastecho::Server;
 use lastecho::handover::Inherited;
-use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use rustix::io::Errno;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 
 /// Listens on all addresses, with the sockets that were passed for them where
 /// there are any; the first that cannot be had is named. Without addresses it
@@ -20,50 +21,82 @@ pub(crate) fn listen(addresses: &[Address], inherited: &mut Inherited) -> Result
     } else {
         addresses
     };
-    let mut bound: Vec<SocketAddr> = Vec::new();
-    let mut all: Option<Server> = None;
-    for address in addresses {
-        let name = || format!("cannot listen on {address}");
-        let servers = match address {
-            Address::All(port) => vec![inherited.bind_all(*port).with_context(name)?],
-            _ => {
-                let mut resolved = address.resolve().with_context(name)?;
-                // The same address twice, given so or resolved so, is once.
-                resolved.retain(|new| new.port() == 0 || !bound.contains(new));
-                bound.extend(&resolved);
-                bind_each(&resolved, inherited).with_context(name)?
-            }
+    let mut servers = Vec::new();
+    for group in groups(addresses)? {
+        let server = match &group {
+            Group::All(port) => inherited
+                .bind_all(*port)
+                .with_context(|| format!("cannot listen on :{port}"))?,
+            Group::These(addresses) => inherited
+                .bind(&addresses[..])
+                .map_err(|error| anyhow!("cannot listen on {error}"))?,
         };
-        all = servers.into_iter().fold(all, |all, server| match all {
-            None => Some(server),
-            Some(all) => Some(all.and(server)),
-        });
+        servers.push(server);
     }
+    let all = servers.into_iter().reduce(Server::and);
     all.ok_or_else(|| anyhow!("no address to listen on"))
+}
+
+/// What is bound in one go.
+enum Group {
+    /// All addresses of this machine.
+    All(u16),
+    These(Vec<SocketAddr>),
+}
+
+/// Those with a port are one group, because they may overlap; those that are to
+/// have one of the system's choice are a group for each argument.
+fn groups(addresses: &[Address]) -> Result<Vec<Group>> {
+    let mut groups = Vec::new();
+    let (mut everywhere, mut fixed) = (Vec::new(), Vec::new());
+    for address in addresses {
+        match address {
+            Address::All(port) if everywhere.contains(port) => {}
+            Address::All(port) => {
+                everywhere.extend(Some(*port).filter(|port| *port > 0));
+                groups.push(Group::All(*port));
+            }
+            _ => {
+                let resolved = resolve(address)?;
+                if resolved.iter().all(|one| one.port() == 0) {
+                    groups.push(Group::These(resolved));
+                } else {
+                    fixed.extend(resolved);
+                }
+            }
+        }
+    }
+    fixed.retain(|address: &SocketAddr| !everywhere.contains(&address.port()));
+    if !fixed.is_empty() {
+        groups.push(Group::These(fixed));
+    }
+    Ok(groups)
 }
 
 /// A host may resolve to addresses that this machine lacks (IPv6 switched off,
 /// say): those are passed over, as long as one of several is there.
-fn bind_each(addresses: &[SocketAddr], inherited: &mut Inherited) -> io::Result<Vec<Server>> {
-    let mut servers = Vec::new();
-    let mut missing = Vec::new();
-    for address in addresses {
-        match inherited.bind(address) {
-            Ok(server) => servers.push(server),
-            Err(error) if is_missing(&error) => missing.push((address, error)),
-            Err(error) => return Err(error),
+fn resolve(address: &Address) -> Result<Vec<SocketAddr>> {
+    let resolved = address.resolve();
+    let resolved = resolved.with_context(|| format!("cannot listen on {address}"))?;
+    let lacking = |address: &SocketAddr| {
+        let mut any_port = *address;
+        any_port.set_port(0);
+        TcpListener::bind(any_port).err().filter(is_missing)
+    };
+    if resolved.len() < 2 || resolved.iter().all(|one| lacking(one).is_some()) {
+        return Ok(resolved);
+    }
+    let here = resolved.into_iter().filter(|address| {
+        let missing = lacking(address);
+        if let Some(error) = &missing {
+            log::warn!("not listening on {address}: {error}");
         }
-    }
-    match missing.pop() {
-        Some((_, error)) if servers.is_empty() => return Err(error),
-        last => missing.extend(last),
-    }
-    for (address, error) in missing {
-        log::warn!("not listening on {address}: {error}");
-    }
-    Ok(servers)
+        missing.is_none()
+    });
+    Ok(here.collect())
 }
 
 fn is_missing(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::AddrNotAvailable || error.kind() == ErrorKind::Unsupported
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }

@@ -91,7 +91,7 @@ fn serve(options: &Options) -> Result<Report> {
     let running = Arc::new(OnceLock::new());
     let _signals = catch_signals(&stop, Arc::clone(&running), log.clone(), timeline.clone())?;
     orphans::reap();
-    let server = listen::listen(&options.addresses, &mut inherited)?.take_over(inherited);
+    let server = listen::listen(&options.addresses(), &mut inherited)?.take_over(inherited);
     let server = configure(server, options);
     introduce(options);
     if let Err(error) = raised {

@@ -23,12 +23,17 @@ pub(crate) fn parse_or_exit<P: Parser>(complain: fn(&str)) -> P {
                 clap::error::ErrorKind::InvalidUtf8 => not_utf8(),
                 _ => one_line(&error),
             };
-            complain(&message);
-            std::process::exit(2);
+            wrong(complain, &message);
         }
         let _ = error.print();
         std::process::exit(0);
     })
+}
+
+/// Ends the process because the command line is wrong.
+pub(crate) fn wrong(complain: fn(&str), message: &str) -> ! {
+    complain(message);
+    std::process::exit(2);
 }
 
 /// Writes one line on standard error for people, wherever there is no log.

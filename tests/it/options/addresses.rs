@@ -147,6 +147,108 @@ fn an_address_given_twice_is_once() {
     assert!(!ended.stdout.contains("listening"), "{}", ended.stdout);
 }
 
+/// Starts it on these arguments.
+fn on(arguments: &[&str], listeners: usize) -> Server {
+    let mut command = Command::new(Program::Lastecho.path());
+    command.args(arguments);
+    Server::spawn(command, listeners)
+}
+
+/// As nc, telnet and ncat take it.
+#[test]
+fn a_host_and_a_port_are_one_address() {
+    for host in ["127.0.0.2", "0.0.0.0"] {
+        let port = free_port();
+        let server = on(&[host, &port.to_string()], 1);
+        assert_eq!(server.address().to_string(), format!("{host}:{port}"));
+        assert_echoes(server.address());
+        let ended = server.stop();
+        assert!(!ended.stdout.contains("listening"), "{}", ended.stdout);
+    }
+}
+
+#[test]
+fn both_wildcards_are_served_whatever_their_order() {
+    if !has_ipv6() {
+        println!("no IPv6 on this machine: nothing to see");
+        return;
+    }
+    let port = free_port();
+    let (v4, v6) = (format!("0.0.0.0:{port}"), format!("[::]:{port}"));
+    for arguments in [[&*v4, &*v6], [&*v6, &*v4]] {
+        let server = on(&arguments, 2);
+        assert_echoes((Ipv4Addr::LOCALHOST, port).into());
+        assert_echoes((Ipv6Addr::LOCALHOST, port).into());
+        let ended = server.stop();
+        assert_eq!((ended.code(), ended.count("accepted")), (Some(0), 2));
+    }
+    // As ever where it is alone.
+    let server = on(&[&v6], 1);
+    assert_echoes((Ipv4Addr::LOCALHOST, port).into());
+    assert_echoes((Ipv6Addr::LOCALHOST, port).into());
+    assert_eq!(server.stop().code(), Some(0));
+}
+
+#[test]
+fn an_address_that_another_one_covers_is_served_by_that_one() {
+    let port = free_port();
+    let [one, all, everywhere] = [
+        format!("127.0.0.1:{port}"),
+        format!("0.0.0.0:{port}"),
+        format!(":{port}"),
+    ];
+    for arguments in [
+        [&one, &all],
+        [&all, &one],
+        [&one, &everywhere],
+        [&everywhere, &all],
+    ] {
+        let server = on(&arguments.map(String::as_str), 1);
+        assert!(server.address().ip().is_unspecified());
+        assert_echoes((Ipv4Addr::LOCALHOST, port).into());
+        assert!(!server.stop().stdout.contains("listening"), "{arguments:?}");
+    }
+}
+
+/// A server on localhost and this port, in a mount namespace where /etc/hosts
+/// has these lines.
+fn on_localhost(lines: &str, port: u16, listeners: usize) -> Server {
+    let hosts = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(hosts.path(), lines).unwrap();
+    let mut command = Command::new("unshare");
+    let script = "mount --bind \"$1\" /etc/hosts && exec \"$2\" \"$3\"";
+    command.args(["--mount", "sh", "-c", script, "sh"]);
+    command.arg(hosts.path()).arg(Program::Lastecho.path());
+    command.arg(format!("localhost:{port}"));
+    Server::spawn(command, listeners)
+}
+
+/// Two lines of /etc/hosts: glibc then gives the address twice.
+#[test]
+#[ignore = "needs unshare"]
+fn a_host_whose_name_has_an_address_twice_is_listened_on_once() {
+    let lines = "127.0.0.1 localhost\n127.0.0.1 box localhost\n";
+    let server = on_localhost(lines, free_port(), 1);
+    assert_echoes(server.address());
+    let ended = server.stop();
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    assert!(!ended.stdout.contains("listening"), "{}", ended.stdout);
+}
+
+#[test]
+#[ignore = "needs unshare"]
+fn port_0_of_a_host_of_both_families_is_one_port() {
+    if !has_ipv6() {
+        println!("no IPv6 on this machine: nothing to see");
+        return;
+    }
+    let server = on_localhost("127.0.0.1 localhost\n::1 localhost\n", 0, 2);
+    assert_eq!(server.addresses[0].port(), server.addresses[1].port());
+    for &address in &server.addresses {
+        assert_echoes(address);
+    }
+}
+
 #[test]
 fn any_number_of_addresses_is_served() {
     let addresses = ["127.0.0.1:0"; 5];

@@ -1,8 +1,8 @@
 //! A health check's exit status, and what cannot be asked for.
 
 use super::service::{Script, Service, take};
-use super::{command, lastecho, ping};
-use crate::harness::run_to_end;
+use super::{SIZE, command, lastecho, ping};
+use crate::harness::{Program, Server, run_to_end};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
@@ -58,6 +58,16 @@ fn a_server_that_answers_something_else_is_worse() {
     pinged.assert_counts(&[("sent", 1), ("mismatched", 1)]);
 }
 
+/// As nc, telnet and ncat take it.
+#[test]
+fn a_host_and_a_port_are_one_target() {
+    let server = Server::start(Program::Lastecho, &[]);
+    let port = server.address().port().to_string();
+    let output = run_to_end(&mut command(&port, "-c 1 127.0.0.1"), b"");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(server.stop().count("bytes_in"), SIZE);
+}
+
 #[test]
 fn what_cannot_be_asked_for_is_refused_in_one_line() {
     for (target, options, names) in [
@@ -72,7 +82,11 @@ fn what_cannot_be_asked_for_is_refused_in_one_line() {
         ("7", "-n 1000000000", "-n 1000000000"),
         ("7", "-f -i 1s", "--interval"),
         ("7", "--what", "--what"),
-        ("7", "8", "'7'"),
+        ("7", "8", "two addresses"),
+        ("7", "host:7", "two addresses"),
+        ("7", "host 8", "'7'"),
+        ("0xBEEF", "", "write 48879"),
+        ("7000-7010", "", "name each"),
         ("0", "", "port 0"),
         ("localhost:0", "", "port 0"),
         ("65536", "", "65536"),
