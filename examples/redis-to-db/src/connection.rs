@@ -38,9 +38,6 @@ impl Server {
             select.arg(settings.db());
             login.push(select);
         }
-        // Of several commands at once, a Redis that has no connection left
-        // answers only the first.
-        login.push(redis::cmd("TIME"));
         let silent = RedisConnectionInfo::default().set_skip_set_lib_name();
         let info = info.set_redis_settings(silent);
         let client = match certificates(options)? {
@@ -134,6 +131,8 @@ pub fn words(error: &RedisError) -> String {
     match error.code() {
         _ if error.kind() == ErrorKind::Parse => "what answers there is no Redis".into(),
         _ if error.is_timeout() => "no answer in time".into(),
+        // To a command that is longer than ten words.
+        _ if detail.contains("unauthenticated") => "NOAUTH Authentication required".into(),
         Some("ERR") => detail.to_owned(),
         Some(code) => format!("{code} {detail}"),
         None => error.to_string(),

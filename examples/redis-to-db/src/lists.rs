@@ -309,12 +309,15 @@ impl Link {
     /// Blocks for 5 s at most; for the keeper half a lease, so that there is
     /// time for a second try.
     fn connect(&self) -> RedisResult<Connection> {
-        let lists = &self.lists;
-        if self.is_keeper {
-            return lists.server.connect(PATIENCE.min(lists.lease / 2));
+        let Lists { server, lease, .. } = &*self.lists;
+        let patience = PATIENCE.min(if self.is_keeper { *lease / 2 } else { PATIENCE });
+        let mut connection = server.connect(patience)?;
+        // Of several commands at once, a Redis that has no connection left
+        // answers only the first.
+        redis::cmd("TIME").exec(&mut connection)?;
+        if !self.is_keeper {
+            connection.set_read_timeout(Some(self.lists.wait + patience))?;
         }
-        let connection = lists.server.connect(PATIENCE)?;
-        connection.set_read_timeout(Some(lists.wait + PATIENCE))?;
         Ok(connection)
     }
 

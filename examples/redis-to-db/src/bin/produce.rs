@@ -1,9 +1,9 @@
 //! `produce`: puts numbered messages into the list, for `redis-to-db` to move.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use lastecho::{Deadline, Episode, Stop, signals};
-use redis_to_db::connection::{Server, words};
+use redis_to_db::connection::{Server, is_permanent, words};
 use redis_to_db::options::{RedisOptions, refuse};
 use redis_to_db::outcome::say;
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
@@ -71,6 +71,7 @@ fn run(options: &Options) -> Result<()> {
                 let due = Duration::from_secs_f64(produced as f64 / options.rate as f64);
                 let _ = stop.wait(Deadline::at(started + due));
             }
+            Err(error) if is_permanent(&error) => bail!("redis: {}", words(&error)),
             Err(error) => {
                 connection = None;
                 let _ = stop.wait(Deadline::after(trouble.failed(&words(&error))));

@@ -7,6 +7,7 @@ use crate::programs::{Which, command_at, stop};
 use crate::servers::{Redis, free_port, memory};
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::process::Command;
 use std::thread;
 
 const README: &str = include_str!("../../README.md");
@@ -57,6 +58,9 @@ fn a_redis_that_will_never_do_is_told_at_once() {
     ask::<()>(&mut admin, &["CONFIG", "SET", "requirepass", "other"]);
     assert_told(&run(&with_password, &[]), "WRONGPASS");
     assert_told(&run(&redis.url(), &[]), "NOAUTH");
+    let mut produce = Command::new(env!("CARGO_BIN_EXE_produce"));
+    produce.args(["--redis", &redis.url()]);
+    assert_told(&Program::start(produce).wait(), "NOAUTH");
 
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("redis://{}", other.local_addr().unwrap());
