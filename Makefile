@@ -6,7 +6,7 @@ STEPS ?=
 # The real clients that tests drive, what breaks the world around the server,
 # and the siblings' servers; Debian keeps postgres off the path.
 PACKAGES := netcat-openbsd netcat-traditional ncat telnet socat curl bsdutils strace iproute2 util-linux redis-server postgresql openssl systemd
-TOOLS := nc.openbsd nc.traditional ncat telnet socat curl script logger bash strace ip ss unshare prlimit setpriv redis-server openssl systemd-analyze systemd-socket-activate \
+TOOLS := nc.openbsd nc.traditional ncat telnet socat curl script logger bash strace ip ss unshare nsenter prlimit setpriv redis-server openssl systemd-analyze systemd-socket-activate \
 	$(or $(wildcard /usr/lib/postgresql/*/bin/postgres),postgres)
 # The servers to measure against, and a load generator that is not ours.
 BENCH_PACKAGES := iproute2 util-linux golang-go socat ncat xinetd ucspi-tcp redis-tools
@@ -27,7 +27,7 @@ RACES := tests:: library:: jobs:: exactness:: ending:: accounts:: storm::
 TSAN := RUSTFLAGS=-Zsanitizer=thread $(CARGO) +nightly
 TSAN_FLAGS := -Zbuild-std --target x86_64-unknown-linux-gnu --target-dir target/tsan
 
-.PHONY: help run demo test ladder torture soak models miri tsan check deps doc release peers bench bench-quick bench-scaling bench-deps
+.PHONY: help run demo test ladder torture soak systemd models miri tsan check deps doc release peers bench bench-quick bench-scaling bench-deps
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -71,6 +71,10 @@ torture: deps ## Break everything around the server, at length; writes docs/reli
 soak: deps ## Ten minutes of mixed load with stops and restarts, and a summary
 	$(CARGO) build --examples
 	LASTECHO_SOAK=10m $(CARGO) test --test torture -- --include-ignored --nocapture soak
+
+# A tree: debootstrap --variant=minbase --include=systemd trixie /srv/trixie
+systemd: deps ## The tests under the systemd of another tree: make systemd TREE=/srv/trixie
+	LASTECHO_SYSTEMD='$(or $(TREE),/)' $(CARGO) test --test it -- --include-ignored handover::systemd
 
 check: ## Formatting and lints; warnings are errors
 	$(CARGO) fmt --all --check

@@ -9,4 +9,5 @@ mod misuse;
 mod passed;
 mod storm;
 mod supervised;
+mod systemd;
 mod variables;
