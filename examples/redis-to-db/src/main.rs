@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use lastecho::escape::EscapedLog;
+use lastecho::escape::{EscapedLog, escaped};
 use lastecho::{Deadline, Shutdown, Stop, nonblocking_writer, signals};
 use redis_to_db::hook::run_before_exit;
 use redis_to_db::mover::Mover;
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::from(NOT_CLEAN),
         Err(error) => {
             if let Ok(stderr) = nonblocking_writer::stderr() {
-                stderr.line(&format!("redis-to-db: {error:#}"));
+                stderr.line(&escaped(&format!("redis-to-db: {error:#}")));
             }
             ExitCode::FAILURE
         }

@@ -117,7 +117,8 @@ pub fn refuse(program: &str, error: &clap::Error) -> ! {
         let _ = error.print();
         std::process::exit(0);
     }
-    let text = without_secrets(error.to_string(), env::args());
+    let arguments = env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+    let text = without_secrets(error.to_string(), arguments);
     let first = text.lines().take_while(|line| !line.is_empty());
     let first = first.map(str::trim).collect::<Vec<_>>().join(" ");
     let what = first.strip_prefix("error: ").unwrap_or(&first);
@@ -141,7 +142,10 @@ fn target(text: &str) -> Result<Target, &'static str> {
         return config.map(|config| Target::Postgres(Box::new(config)));
     }
     // A slip in a URL must not make a file that is named after a password.
-    if may_hold_secret(text) {
+    let is_path = ["/", "./", "../"]
+        .iter()
+        .any(|start| text.starts_with(start));
+    if (!is_path || text.starts_with("//")) && may_hold_secret(text) {
         return Err(URL);
     }
     Ok(Target::File(text.into()))

@@ -55,6 +55,11 @@ impl Account {
             .extend((1..=count).map(|number| format!("{prefix}-{number}")));
     }
 
+    /// Expects no more of the messages that were produced so far.
+    pub(crate) fn forget(&mut self) {
+        self.produced.clear();
+    }
+
     /// The list is empty, and so are all workers' hands: asked at once, for
     /// what is taken back from a dead process's hands is in neither of two looks.
     pub(crate) fn is_dry(&self) -> bool {

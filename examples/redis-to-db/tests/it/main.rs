@@ -10,6 +10,8 @@ mod certificates;
 mod commits;
 mod connections;
 mod crowded;
+mod database_start;
+mod deleted;
 #[allow(dead_code)] // what only http-drain needs
 #[path = "../../../http-drain/tests/it/harness.rs"]
 mod harness;

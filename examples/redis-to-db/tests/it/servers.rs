@@ -3,9 +3,9 @@
 use crate::harness::WATCHDOG;
 use redis::Connection;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
@@ -225,6 +225,16 @@ impl Postgres {
     pub(crate) fn run(&self, statements: &str) {
         let client = self.try_connect();
         client.unwrap().batch_execute(statements).unwrap();
+    }
+
+    /// Writes a file into its data directory, as its own.
+    pub(crate) fn put(&self, name: &str, text: &str) {
+        let data = self.dir.path().join("data");
+        let owner = fs::metadata(&data).unwrap();
+        let file = data.join(name);
+        fs::write(&file, text).unwrap();
+        chown(&file, Some(owner.uid()), Some(owner.gid())).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
     }
 
     /// What it has logged so far.

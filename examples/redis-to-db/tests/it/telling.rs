@@ -1,6 +1,7 @@
 //! Progress, and bad input.
 
 use crate::account::Account;
+use crate::harness::Program;
 use crate::programs::{Which, start, stop};
 use crate::servers::Postgres;
 use std::collections::HashMap;
@@ -88,4 +89,37 @@ fn bad_input_is_named_in_one_line() {
             "{options:?}: {said}"
         );
     }
+}
+
+/// Runs it with options that are wrong, and returns what it said.
+fn refused(options: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_redis-to-db"));
+    command.args(options);
+    let ended = Program::start(command).wait();
+    let said = ended.stderr;
+    assert!(matches!(ended.code, Some(1 | 2)), "{options:?}: {said}");
+    assert_eq!(said.lines().count(), 1, "{options:?}: {said}");
+    said
+}
+
+#[test]
+fn a_mistake_in_a_url_does_not_show_its_password() {
+    let cases: [&[&str]; 9] = [
+        &["--database", "postgresql://me:hunter2@host:port/name"],
+        &["--database=postgresql://me:hunter2@host/name?ssl=1"],
+        &["--database", "postgresql:/me:hunter2@host/name"],
+        &["--database", "//me:hunter2@host/name"],
+        &["--database", "host=host user=me password=hunter2"],
+        &["--redis", "redis://:hunter2@host:port"],
+        &["--redis=rediss//:hunter2@host"],
+        &["--workers", "postgresql://me:hunter2@host"],
+        &["postgresql://me:hunter2@host/name\nsecond line"],
+    ];
+    for options in cases {
+        let said = refused(options);
+        assert!(!said.contains("hunter2"), "{options:?}: {said}");
+    }
+    // What is clearly a path is shown.
+    let said = refused(&["--database", "/nowhere/me@work/file"]);
+    assert!(said.contains("/nowhere/me@work/file"), "{said}");
 }
