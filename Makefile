@@ -62,7 +62,9 @@ tsan: ## Data races, in the library and in whole servers (nightly)
 	$(TSAN) build $(TSAN_FLAGS) --examples
 	$(TSAN) test $(TSAN_FLAGS) --lib --test it -- $(RACES)
 
-torture: deps ## Break everything around the server, at length; writes docs/reliability.md
+torture: deps ## Break everything around the server and redis-to-db, at length; writes docs/reliability.md
+	$(CARGO) build -p redis-to-db --examples
+	LASTECHO_LONG=1 $(CARGO) test -p redis-to-db --test it -- --include-ignored --nocapture random::
 	@mkdir -p $(dir $(ROWS)) && rm -f $(ROWS)
 	$(CARGO) build --examples
 	LASTECHO_LONG=1 LASTECHO_TABLE=$(ROWS) $(CARGO) test --test torture -- --include-ignored --nocapture

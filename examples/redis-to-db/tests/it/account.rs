@@ -44,6 +44,18 @@ impl Account {
         }
     }
 
+    /// Begins anew on the same Redis, with another database.
+    pub(crate) fn renew(&mut self, database: String) {
+        self.redis_command::<()>(&["FLUSHALL"]);
+        self.produced.clear();
+        self.database = database;
+    }
+
+    /// Expects the messages with these keys, which somebody else has produced.
+    pub(crate) fn expect(&mut self, keys: impl IntoIterator<Item = String>) {
+        self.produced.extend(keys);
+    }
+
     /// A file for a test's own use.
     pub(crate) fn path(&self, name: &str) -> String {
         self.dir.path().join(name).to_str().unwrap().to_owned()
@@ -65,6 +77,15 @@ impl Account {
     pub(crate) fn is_dry(&self) -> bool {
         const ALL: &str = "local all = redis.call('LLEN', 'messages') \
             for _, hand in ipairs(redis.call('KEYS', 'messages:processing:*')) do \
+            all = all + redis.call('LLEN', hand) end return all";
+        self.redis_command::<u64>(&["EVAL", ALL, "0"]) == 0
+    }
+
+    /// Nothing is left that some process will look at: the list is empty, and
+    /// so are the lists of workers that have an entry among the leases.
+    pub(crate) fn has_none_to_move(&self) -> bool {
+        const ALL: &str = "local all = redis.call('LLEN', 'messages') \
+            for _, hand in ipairs(redis.call('ZRANGE', 'messages:leases', 0, -1)) do \
             all = all + redis.call('LLEN', hand) end return all";
         self.redis_command::<u64>(&["EVAL", ALL, "0"]) == 0
     }
@@ -127,7 +148,20 @@ impl Places {
             return Ok(());
         };
         let (lost, all) = (1 + lost.count(), account.produced.len());
-        Err(format!("{lost} of {all} lost, {first} among them"))
+        Err(format!("{lost} of {all} lost, {first:.60} among them"))
+    }
+
+    /// Every message is in the database or with the dead, and nothing is
+    /// anywhere else.
+    pub(crate) fn all_ended(&self, account: &Account) -> Result<(), String> {
+        self.none_lost(account)?;
+        let (waiting, in_hand) = (self.waiting.len(), self.in_hand.len());
+        match self.waiting.first().or(self.in_hand.first()) {
+            None => Ok(()),
+            Some(key) => Err(format!(
+                "{waiting} wait and {in_hand} are in lists that no process looks at, {key:.60} among them"
+            )),
+        }
     }
 
     /// Every message is in the database, and none was written twice but these;
@@ -192,8 +226,12 @@ fn in_hand(redis: &mut Connection) -> BTreeSet<String> {
 
 /// The keys of the messages in a list, the oldest first.
 fn keys_in(redis: &mut Connection, list: &str) -> Vec<String> {
-    let messages: Vec<String> = ask(redis, &["LRANGE", list, "0", "-1"]);
-    let keys = messages.iter().rev();
-    keys.map(|message| message.split(' ').next().unwrap().to_owned())
-        .collect()
+    let messages: Vec<Vec<u8>> = ask(redis, &["LRANGE", list, "0", "-1"]);
+    messages.iter().rev().map(|message| key(message)).collect()
+}
+
+/// The key of a message, or all of it; it need not be UTF-8.
+pub(crate) fn key(message: &[u8]) -> String {
+    let key = message.split(|byte| *byte == b' ').next().unwrap();
+    String::from_utf8_lossy(key).into_owned()
 }

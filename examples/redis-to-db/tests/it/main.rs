@@ -19,6 +19,7 @@ mod kills;
 mod leases;
 mod outages;
 mod programs;
+mod random;
 mod redis_errors;
 mod refusals;
 mod relay;

@@ -19,7 +19,7 @@ pub(crate) enum Which {
 }
 
 impl Which {
-    fn path(self) -> PathBuf {
+    pub(crate) fn path(self) -> PathBuf {
         let name = match self {
             Self::Ours => return env!("CARGO_BIN_EXE_redis-to-db").into(),
             Self::Abandon => "redis-to-db-abandon",

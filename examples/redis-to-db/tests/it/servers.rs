@@ -61,8 +61,12 @@ impl Server {
         Self(child.unwrap_or_else(|error| panic!("{command:?}: {error}: run `make deps`")))
     }
 
-    fn end(mut self, signal: Signal) {
+    fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+
+    fn end(mut self, signal: Signal) {
+        self.signal(signal);
         eventually("the end of a server", || {
             self.0.try_wait().unwrap().is_some()
         });
@@ -124,6 +128,11 @@ impl Redis {
 
     pub(crate) fn end(&mut self, signal: Signal) {
         self.server.take().unwrap().end(signal);
+    }
+
+    /// To the running server.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.server.as_ref().unwrap().signal(signal);
     }
 
     pub(crate) fn url(&self) -> String {
@@ -206,6 +215,8 @@ impl Postgres {
             "unix_socket_directories=",
             "max_connections=150",
             "fsync=off", // Nobody cuts the power here.
+            // Its end waits for connections that have said nothing yet.
+            "authentication_timeout=2s",
         ] {
             command.args(["-c", setting]);
         }
