@@ -274,6 +274,14 @@ fn what_is_no_utf_8_is_refused_by_its_name() {
     ] {
         refused(USAGE, &arguments, &["no-text"]);
     }
+    // A path may be anything, so it is not what cannot be read.
+    let path = OsStr::from_bytes(b"/tmp/\xfe-a-path");
+    for arguments in [
+        [OsStr::new("--log-file"), path, OsStr::new("--poll"), broken],
+        [OsStr::new("--poll"), broken, OsStr::new("--timeline"), path],
+    ] {
+        refused(USAGE, &arguments, &["\\xFFno-text"]);
+    }
 }
 
 #[test]

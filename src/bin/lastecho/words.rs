@@ -3,7 +3,9 @@
 
 use bytesize::ByteSize;
 use clap::Parser;
+use clap::error::ErrorKind;
 use lastecho::nonblocking_writer;
+use std::ffi::OsString;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use std::time::Duration;
 const LARGEST_SIZE: u64 = 16 * 1024 * 1024;
 
 /// How long a line may take to its reader before the process ends.
-const LAST_LINE: Duration = Duration::from_secs(1);
+pub(crate) const LAST_LINE: Duration = Duration::from_secs(1);
 
 /// The command line's options; help, version and mistakes end the process
 /// as DESIGN says: help on standard output with status 0, a mistake in one
@@ -20,7 +22,7 @@ pub(crate) fn parse_or_exit<P: Parser>(complain: fn(&str)) -> P {
     P::try_parse().unwrap_or_else(|error| {
         if error.use_stderr() {
             let message = match error.kind() {
-                clap::error::ErrorKind::InvalidUtf8 => not_utf8(),
+                ErrorKind::InvalidUtf8 => not_utf8::<P>(),
                 _ => one_line(&error),
             };
             wrong(complain, &message);
@@ -45,13 +47,23 @@ pub(crate) fn complain(program: &str, message: &str) {
     }
 }
 
-/// Clap does not say which argument it could not read.
-fn not_utf8() -> String {
-    let culprit = std::env::args_os().find(|argument| argument.to_str().is_none());
-    format!(
-        "{:?} is not UTF-8 (see --help)",
-        culprit.unwrap_or_default()
-    )
+/// Clap does not say which argument it could not read: the one that it cannot
+/// read with all others made readable. Some may be paths, which need not be.
+fn not_utf8<P: Parser>() -> String {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let is_culprit = |&(at, argument): &(usize, &OsString)| {
+        let lossy = |(other, argument): (usize, &OsString)| match other {
+            _ if other == at => argument.clone(),
+            _ => argument.to_string_lossy().into_owned().into(),
+        };
+        let others = arguments.iter().enumerate().map(lossy);
+        let parsed = P::try_parse_from(others);
+        argument.to_str().is_none()
+            && parsed.is_err_and(|error| error.kind() == ErrorKind::InvalidUtf8)
+    };
+    let culprit = arguments.iter().enumerate().find(is_culprit);
+    let culprit = culprit.map_or_else(OsString::new, |(_, argument)| argument.clone());
+    format!("{culprit:?} is not UTF-8 (see --help)")
 }
 
 /// Clap's message without its usage and hints, in one line.
