@@ -32,7 +32,7 @@ TSAN_FLAGS := -Zbuild-std --target x86_64-unknown-linux-gnu --target-dir target/
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
-run: ## Run the server on 127.0.0.1:48879; options: make run ARGS='-v 7'
+run: ## Run the server on 127.0.0.1:48879; options: make run ARGS='-v 7777'
 	$(CARGO) run --release --quiet -- $(ARGS)
 
 demo: release ## Watch a stop and a restart: a session of 20 seconds

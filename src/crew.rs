@@ -169,6 +169,7 @@ where
                 if self.terms.is_cut() {
                     link.cut(); // it may have come too late for the cut of all
                 }
+                log::debug!("connection {} from {peer}: accepted", link.id);
                 self.terms.tell(|| Event::Accepted { id: link.id, peer });
                 let outcome = self.handle(&link);
                 self.close(&link, outcome);

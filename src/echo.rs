@@ -2,6 +2,7 @@
 
 use crate::connection::Connection;
 use crate::escape::LINES;
+use crate::event::bytes;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::time::Duration;
@@ -56,8 +57,9 @@ impl Echo {
             if log::log_enabled!(target: LINES, log::Level::Trace) {
                 log::trace!(
                     target: LINES,
-                    "connection {}: {count} bytes{}",
+                    "connection {}: {}{}",
                     conn.id(),
+                    bytes(count as u64),
                     hex(&buffer[..count])
                 );
             }

@@ -214,6 +214,14 @@ impl fmt::Display for State {
     }
 }
 
+/// Returns a number of bytes in words.
+pub(crate) fn bytes(count: u64) -> String {
+    match count {
+        1 => "1 byte".to_owned(),
+        _ => format!("{count} bytes"),
+    }
+}
+
 /// A live connection at one moment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -236,13 +244,13 @@ impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "connection {} from {}, {} for {:.1}s, {} bytes in, {} bytes out",
+            "connection {} from {}, {}, open for {:.1}s, {} in, {} out",
             self.id,
             self.peer,
             self.state,
             self.age.as_secs_f64(),
-            self.received,
-            self.sent
+            bytes(self.received),
+            bytes(self.sent)
         )
     }
 }

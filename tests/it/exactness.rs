@@ -190,7 +190,7 @@ fn bytes_behind_out_of_band_data_that_had_arrived_at_the_stop_are_echoed() {
     let mut server = Server::start(Program::Lastecho, &options);
     let mut client = server.connect();
     client.write_all(b"x").unwrap();
-    server.await_log("connection 1: 1 bytes"); // in hand now, for 500 ms
+    server.await_log("connection 1: 1 byte"); // in hand now, for 500 ms
     send(&client, b"!", SendFlags::OOB).unwrap();
     client.write_all(b"behind").unwrap();
     server.signal(Signal::TERM);

@@ -1,6 +1,7 @@
 //! Whoever reads what the server says can be gone, full or asleep: serving and
 //! stopping go on. And what it says goes where it belongs.
 
+mod files;
 mod limited;
 mod told;
 
@@ -20,7 +21,11 @@ use std::time::{Duration, Instant};
 
 /// Fills the pipe that the server's standard output is, until nothing fits.
 pub(crate) fn stall_stdout(server: &Server) {
-    let path = format!("/proc/{}/fd/1", server.pid().as_raw_nonzero());
+    fill(&format!("/proc/{}/fd/1", server.pid().as_raw_nonzero()));
+}
+
+/// Fills a pipe until nothing fits.
+pub(crate) fn fill(path: &str) {
     let mut pipe = OpenOptions::new()
         .write(true)
         // Of our own opening only: the server's stays blocking.
@@ -51,7 +56,7 @@ fn redirected(program: Program, redirection: &str, options: &[&str]) -> (Server,
 
 /// A named pipe, opened by us for reading and writing, so that opening it waits
 /// for nobody, with `flags`.
-fn named_pipe(flags: OFlags) -> (tempfile::TempDir, String, File) {
+pub(crate) fn named_pipe(flags: OFlags) -> (tempfile::TempDir, String, File) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pipe");
     mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();

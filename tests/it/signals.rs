@@ -234,7 +234,7 @@ fn usr1_lists_the_live_connections_and_changes_nothing() {
     second.write_all(b"seven b").unwrap();
     second.read_exact(&mut [0; 7]).unwrap();
     for (client, bytes) in [(&first, 4), (&second, 7)] {
-        let waits = format!("from {}, waiting for ", client.local_addr().unwrap());
+        let waits = format!("from {}, waiting, open for ", client.local_addr().unwrap());
         // A moment after its echo it may still be serving.
         eventually("both are listed as waiting", || {
             server.signal(Signal::USR1);
@@ -274,8 +274,8 @@ fn a_drain_says_once_a_second_what_is_left() {
         println!("{line}");
         for words in [
             "1 connection left",
-            &format!("from {peer}, serving for "),
-            "1 bytes in, 0 bytes out",
+            &format!("from {peer}, serving, open for "),
+            "1 byte in, 0 bytes out",
             "cut in 11",
             "another signal cuts at once",
         ] {

@@ -91,7 +91,7 @@ pub(crate) struct Options {
     #[arg(short, long, conflicts_with_all = ["verbose", "log_level"])]
     quiet: bool,
 
-    /// Log a line per connection; twice: a hex dump of what passes
+    /// Log each connection's beginning and end; twice: a hex dump of what passes
     #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "log_level")]
     verbose: u8,
 

@@ -1,14 +1,16 @@
 //! The log: for people, on standard error or in a file, never in the way.
 
+use crate::timeline::{MODE, Timeline};
 use anyhow::{Context, Result};
 use lastecho::escape::{EscapedLog, LINES};
 use lastecho::{Event, NonBlockingWriter, Snapshot, nonblocking_writer};
 use log::LevelFilter;
+use rustix::fs::OFlags;
 use simplelog::{ConfigBuilder, WriteLogger};
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
@@ -18,15 +20,24 @@ const TIME: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 /// Starts logging and returns the writer, to flush it at the end.
-pub(crate) fn start(level: LevelFilter, file: Option<&Path>) -> Result<NonBlockingWriter> {
+///
+/// A file that is the timeline's, too, would be overwritten by it: refused.
+pub(crate) fn start(
+    level: LevelFilter,
+    file: Option<&Path>,
+    timeline: &Timeline,
+) -> Result<NonBlockingWriter> {
     let writer = match file {
         Some(path) => {
             let file = open(path);
-            NonBlockingWriter::new(
-                file.with_context(|| format!("cannot open log file {}", path.display()))?,
-            )
+            let file = file.with_context(|| format!("cannot open log file {}", path.display()))?;
+            timeline.must_not_be(&file, "the log")?;
+            NonBlockingWriter::new(file)
         }
-        None => nonblocking_writer::stderr(),
+        None => {
+            timeline.must_not_be(io::stderr(), "the log")?;
+            nonblocking_writer::stderr()
+        }
     };
     let writer = writer.context("cannot start the log's thread")?;
     // UTC: the local offset cannot be read safely in a program with threads.
@@ -40,11 +51,17 @@ pub(crate) fn start(level: LevelFilter, file: Option<&Path>) -> Result<NonBlocki
     Ok(writer)
 }
 
+/// Opens the log's file. Nothing may hold up the start: hence O_NONBLOCK, with
+/// which a writer that is full is tried again. A named pipe is opened for
+/// reading, too: then it needs no reader yet, and may change it (fifo(7)).
 fn open(path: &Path) -> io::Result<File> {
+    let is_pipe = path.metadata().is_ok_and(|at| at.file_type().is_fifo());
     OpenOptions::new()
+        .read(is_pipe)
         .append(true)
         .create(true)
-        .mode(0o640)
+        .mode(MODE)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
         .open(path)
 }
 

@@ -84,7 +84,8 @@ fn serve(options: &Options) -> Result<Report> {
     let succeeds = inherited.has_predecessor();
     let program = Program::this(); // who needs it may complain
     let timeline = Timeline::open(options.timeline.as_deref())?;
-    let log = logging::start(options.level(), options.log_file.as_deref())?;
+    let log = logging::start(options.level(), options.log_file.as_deref(), &timeline)?;
+    timeline.must_not_be(io::stdout(), "standard output")?;
     let stdout = nonblocking_writer::stdout().context("cannot start the output's thread")?;
     let raised = limits::raise_descriptors();
     let stop = Stop::new();
@@ -176,20 +177,28 @@ fn introduce(options: &Options) {
 }
 
 /// INT, TERM, QUIT and HUP stop, cut, and exit; USR1 lists, USR2 restarts.
+///
+/// They set a stop of their own. The server's is set when the signal is in the
+/// log, where it stands before what it makes others log.
 fn catch_signals(
     stop: &Stop,
     running: Arc<OnceLock<Running>>,
     log: NonBlockingWriter,
     timeline: Timeline,
 ) -> Result<signals::Signals> {
-    signals::install_with(stop, &[SIGUSR1, SIGUSR2], move |signal, request| {
+    let stop = stop.clone();
+    signals::install_with(&Stop::new(), &[SIGUSR1, SIGUSR2], move |signal, request| {
         let name = signals::name(signal);
         match request {
             Request::Stop => {
                 timeline.signal(name);
                 log::info!("{name}: stopping");
+                stop.set();
             }
-            Request::Cut => log::warn!("{name} again: cutting"),
+            Request::Cut => {
+                log::warn!("{name} again: cutting");
+                stop.cut();
+            }
             Request::Again => {
                 log::error!("{name} once more: leaving at once");
                 log.flush_within(LAST_WORDS);

@@ -7,16 +7,20 @@ mod picture;
 mod record;
 mod row;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use lastecho::{Event, Report};
 use record::Record;
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, OFlags, fstat};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+/// Of the picture's file and of the log's: both name clients.
+pub(crate) const MODE: u32 = 0o640;
 
 /// What is recorded for the picture; nothing where none was asked for.
 ///
@@ -46,6 +50,20 @@ impl Timeline {
             begun: Instant::now(),
             record: Mutex::default(),
         }))))
+    }
+
+    /// Refuses what is written meanwhile as a file for the picture, which would
+    /// take its place: the same file, whatever its name.
+    pub(crate) fn must_not_be(&self, other: impl AsFd, what: &str) -> Result<()> {
+        let Some(asked) = &self.0 else {
+            return Ok(());
+        };
+        let (ours, other) = (fstat(&asked.file)?, fstat(other)?);
+        let is_file = FileType::from_raw_mode(ours.st_mode) == FileType::RegularFile;
+        if is_file && (ours.st_dev, ours.st_ino) == (other.st_dev, other.st_ino) {
+            bail!("timeline file {} is {what}, too", asked.path.display());
+        }
+        Ok(())
     }
 
     /// An observer that notes each event before `next` is told. Noting blocks
@@ -92,6 +110,7 @@ fn open(path: &Path) -> io::Result<File> {
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(MODE)
         .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
         .open(path)
 }

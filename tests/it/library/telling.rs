@@ -219,7 +219,10 @@ fn a_snapshot_says_who_is_there_and_what_they_do() {
         assert!(second.age <= first.age);
         let text = second.to_string();
         assert!(
-            text.starts_with(&format!("connection 2 from {}, serving for", second.peer)),
+            text.starts_with(&format!(
+                "connection 2 from {}, serving, open for",
+                second.peer
+            )),
             "{text}"
         );
         assert_eq!(running.live.report().accepted, 2);

@@ -133,7 +133,7 @@ fn at_the_stop_the_limit_gives_way() {
     // Both at once, although there is one slot and the first still thinks.
     eventually("both are served", || {
         let list = live(&mut server);
-        list.contains("live: 2 connections") && list.matches(" serving for ").count() == 2
+        list.contains("live: 2 connections") && list.matches(" serving, open for ").count() == 2
     });
 }
 

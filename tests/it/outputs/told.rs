@@ -59,3 +59,35 @@ fn the_log_goes_to_standard_error_or_the_file_and_nowhere_else() {
     let count = pipe.read(&mut log).unwrap();
     assert!(String::from_utf8_lossy(&log[..count]).contains("1000 bytes in"));
 }
+
+/// The signal's line comes before the stop's, which another thread logs.
+#[test]
+fn what_asked_for_a_stop_is_logged_before_the_stop() {
+    for trial in 0..20 {
+        let mut server = Server::start(Program::Lastecho, &[]);
+        server.signal(Signal::TERM);
+        let log = server.wait().stderr;
+        let at = |needle| {
+            log.find(needle)
+                .unwrap_or_else(|| panic!("no {needle}: {log}"))
+        };
+        assert!(
+            at("SIGTERM: stopping") < at("stopping: 0"),
+            "{trial}: {log}"
+        );
+    }
+}
+
+#[test]
+fn a_client_is_logged_when_it_comes_and_when_it_goes() {
+    let server = Server::start(Program::Lastecho, &["-vv"]);
+    let client = server.connect();
+    let peer = client.local_addr().unwrap();
+    server.await_log(&format!("connection 1 from {peer}: accepted"));
+    drop(client);
+    server.await_log(&format!("connection 1 from {peer}, lingering, open for "));
+    assert_echoes(&mut server.connect(), 1);
+    let log = server.stop().stderr;
+    assert!(log.contains("connection 2: 1 byte\n"), "{log}");
+    assert!(log.contains(", 1 byte in, 1 byte out: "), "{log}");
+}
