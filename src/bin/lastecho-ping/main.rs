@@ -11,12 +11,12 @@ mod voice;
 use anyhow::{Context, Result, bail};
 use cli::Options;
 use humantime::format_duration;
-use lastecho::{Stop, limits, signals};
+use lastecho::{Stop, limits, nonblocking_writer, signals};
 use pinger::{Pinger, Shared};
 use std::process::ExitCode;
 use std::thread::{self, Builder};
 use std::time::Instant;
-use tally::Tally;
+use tally::{Tally, bytes};
 use voice::{Voice, complain};
 
 /// What a connection's thread needs, with room to spare; see `link`'s buffer.
@@ -55,6 +55,8 @@ fn ping(options: &Options) -> Result<u8> {
         voice: Voice {
             quiet: options.is_quiet(),
             stop: &stop,
+            stdout: nonblocking_writer::stdout().context("cannot use standard output")?,
+            stderr: nonblocking_writer::stderr().context("cannot use standard error")?,
         },
     };
     introduce(&shared);
@@ -62,6 +64,7 @@ fn ping(options: &Options) -> Result<u8> {
     run(&shared).context("cannot start a connection's thread")?;
     let summary = tally.summary(target, began.elapsed());
     shared.voice.say(format_args!("{summary}"));
+    nonblocking_writer::flush_standard_streams(cli::words::LAST_LINE);
     Ok(tally.status(options.asked()))
 }
 
@@ -75,8 +78,9 @@ fn introduce(shared: &Shared<'_>) {
         format!("every {}", format_duration(options.interval()))
     };
     shared.voice.say(format_args!(
-        "ECHO {}: {} bytes {pace} on {connections} connection{plural}",
-        options.target, options.size
+        "ECHO {}: {} {pace} on {connections} connection{plural}",
+        options.target,
+        bytes(options.size)
     ));
 }
 

@@ -4,7 +4,7 @@ use crate::cli::Options;
 use crate::histogram::millis;
 use crate::link::{END_OF_FILE, Link, Outcome, Turn};
 use crate::pattern;
-use crate::tally::{Tally, one_more};
+use crate::tally::{Tally, bytes, one_more};
 use crate::voice::Voice;
 use lastecho::{Deadline, Stop};
 use std::io;
@@ -75,7 +75,8 @@ impl<'a> Pinger<'a> {
         if unasked > 0 {
             one_more(&tally.mismatched);
             self.complain(format_args!(
-                "{unasked} bytes that nobody asked for at the end"
+                "{} that nobody asked for at the end",
+                bytes(unasked)
             ));
         }
     }
@@ -97,7 +98,7 @@ impl<'a> Pinger<'a> {
             }
             Turn::Unasked(count) => {
                 one_more(&self.shared.tally.mismatched);
-                self.complain(format_args!("{count} bytes that nobody asked for"));
+                self.complain(format_args!("{} that nobody asked for", bytes(count)));
                 false
             }
         }
@@ -129,7 +130,8 @@ impl<'a> Pinger<'a> {
             tally.times.record(time);
             let (peer, time) = (link.peer, millis(time));
             voice.tell(format_args!(
-                "{size} bytes from {peer}: connection={number} seq={seq} time={time:.3} ms"
+                "{} from {peer}: connection={number} seq={seq} time={time:.3} ms",
+                bytes(size)
             ));
         }
         self.count(seq, &outcome)
@@ -153,7 +155,8 @@ impl<'a> Pinger<'a> {
             }
             Outcome::Lost { echoed, why } => {
                 self.complain(format_args!(
-                    "seq={seq} lost: {why} after {echoed} of {size} bytes"
+                    "seq={seq} lost: {why} after {echoed} of {}",
+                    bytes(size)
                 ));
                 &tally.lost
             }

@@ -34,6 +34,14 @@ pub(crate) struct Tally {
     pub(crate) times: Histogram,
 }
 
+/// Returns a number of bytes in words.
+pub(crate) fn bytes(count: usize) -> String {
+    match count {
+        1 => "1 byte".to_owned(),
+        _ => format!("{count} bytes"),
+    }
+}
+
 pub(crate) fn one_more(count: &AtomicU64) {
     count.fetch_add(1, Relaxed);
 }

@@ -99,7 +99,7 @@ fn a_byte_too_many_is_a_mismatch_between_messages_and_after_the_last() {
     assert!(
         pinged
             .stderr
-            .contains("1 bytes that nobody asked for at the end"),
+            .contains("1 byte that nobody asked for at the end"),
         "{pinged:?}"
     );
 }

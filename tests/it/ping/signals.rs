@@ -1,8 +1,12 @@
 //! A signal ends it with its summary, and does not lose what is in hand.
 
-use super::{Running, SIZE, assert_same, lastecho};
-use rustix::process::Signal;
+use super::{Running, SIZE, assert_same, command, lastecho};
+use crate::harness::eventually;
+use crate::outputs::{fill, named_pipe};
+use rustix::fs::OFlags;
+use rustix::process::{Pid, Signal, kill_process};
 use std::net::TcpListener;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -54,4 +58,28 @@ fn a_second_signal_does_not() {
         pinged.stderr.contains("seq=1 lost: interrupted"),
         "{pinged:?}"
     );
+}
+
+/// Standard output and standard error are full from the start: no echo waits
+/// for them, and neither does the stop.
+#[test]
+fn outputs_that_nothing_reads_hold_up_neither_echoes_nor_the_stop() {
+    let server = lastecho(&["-vv"]);
+    let (_directory, path, _pipe) = named_pipe(OFlags::empty());
+    fill(&path);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("exec \"$@\" >{path} 2>&1"), "sh"]);
+    let ping = command(&server.address().to_string(), "-i 10ms");
+    shell.arg(ping.get_program()).args(ping.get_args());
+    let mut ping = shell.spawn().unwrap();
+    server.await_log("connection 1: 56 bytes");
+    kill_process(Pid::from_child(&ping), Signal::INT).unwrap();
+    let mut status = None;
+    eventually("the end", || {
+        status = ping.try_wait().unwrap();
+        status.is_some()
+    });
+    let ended = server.stop();
+    assert!(ended.count("bytes_in") > 0, "{ended:?}");
+    assert_eq!(status.unwrap().code(), Some(0));
 }
