@@ -8,6 +8,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const REAL: &str = env!("CARGO_BIN_EXE_lastecho");
@@ -247,4 +248,27 @@ fn one_that_is_stopped_before_it_has_taken_over_accepts_nobody_and_says_nothing(
 
 fn is_gone(pid: Pid) -> bool {
     !fs::exists(format!("/proc/{pid}")).unwrap()
+}
+
+/// Some programs leave SIGCHLD ignored in what they start: the kernel reaps
+/// its children then, and nobody hears how they ended (wait(2)).
+#[test]
+fn an_ignored_sigchld_hides_no_exit_status() {
+    let mut family = Family::start_with(&[], |command| {
+        let program = command.get_program().to_owned();
+        *command = Command::new("env");
+        command.arg("--ignore-signal=CHLD").arg(program);
+        command.arg("127.0.0.1:0").stdin(Stdio::null());
+    });
+    for (script, how) in [
+        ("#!/bin/sh\nexit 7", "exit status: 7"),
+        ("#!/bin/sh\nkill -SEGV $$", "signal: 11"),
+    ] {
+        family.replace(script);
+        let why = family.fail_to_hand_over();
+        assert!(why.contains(how), "{why}");
+    }
+    family.restore();
+    family.hand_over();
+    family.stop();
 }

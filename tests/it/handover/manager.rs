@@ -154,6 +154,9 @@ fn a_handover_beside_another_and_one_of_a_process_that_drains_are_not_told() {
         .or_else(|| manager.next())
         .or_else(|| manager.next());
     assert!(told.unwrap().contains("; no handover at "));
+    eventually("both are in the log", || {
+        family.log().matches("no handover: ").count() == 2
+    });
     family.restore();
     let first = family.youngest();
     let mut client = family.connect();
