@@ -16,7 +16,8 @@
 //! ```
 //!
 //! Until "yours" the successor has accepted nobody. If it dies, is late, or the
-//! predecessor stops meanwhile, it is killed and nothing has happened. From
+//! predecessor stops meanwhile, it is killed and nothing has happened. If the
+//! predecessor dies, without a word, the successor serves in its place. From
 //! "yours" on it is no child of the predecessor, but of the system's or the
 //! session's reaper, as it would be after the predecessor's end.
 //!
@@ -51,7 +52,7 @@
 //! ```
 
 use crate::deadline::Deadline;
-use crate::listener::Listener;
+use crate::listener::{LONGEST_WAIT, Listener};
 use crate::lock::lock;
 use crate::passed::{DECLINED, FIRST, FOREIGN, LEFT, MOST, OWN, SLICE, TAKEN, VARIABLE, YOURS};
 use crate::server::Server;
@@ -128,9 +129,10 @@ impl Handover {
     /// over and sets `stop`, so that our server drains. Until then, and
     /// whenever this fails, it serves on as if nothing had been.
     ///
-    /// Blocks for at most `timeout`, less if `stop` is set meanwhile, and at
-    /// least until the successor is ready and a poll interval has passed; do
-    /// not call it on the thread that handles signals.
+    /// Blocks until the successor is ready, for at most `timeout`, and until our
+    /// threads have come round, a poll interval and about a second at most; less
+    /// if `stop` is set meanwhile. Where the successor must be killed, that takes
+    /// a moment more. Do not call it on the thread that handles signals.
     ///
     /// # Errors
     /// `WouldBlock` while another handover is under way. `NotConnected` while the
@@ -190,7 +192,7 @@ impl Handover {
         let process = Process::start(successor, birth, deadline, stop)?;
         let ready = await_ready(&line.socket, bequests.len(), deadline, stop);
         let outcome = ready.and_then(|taken| {
-            await_impatience(bequests, deadline, stop);
+            await_impatience(bequests, deadline, stop)?;
             self.commit(&line, bequests, &taken, stop)
         });
         match outcome {
@@ -334,11 +336,17 @@ fn await_ready(
 /// Waits until those of our threads that were waiting for a client when the
 /// handover began have come round: one of them might take a client that came
 /// after it, which would soon meet our stop. Serving goes on meanwhile.
-fn await_impatience(bequests: &[Bequest], deadline: Deadline, stop: &Stop) {
-    while bequests.iter().any(|bequest| bequest.title.is_patient())
-        && !deadline.has_passed()
-        && !stop.is_set()
-    {
+///
+/// That takes [`LONGEST_WAIT`] at most, but for a crowded machine.
+fn await_impatience(bequests: &[Bequest], deadline: Deadline, stop: &Stop) -> io::Result<()> {
+    let patience = Deadline::after(2 * LONGEST_WAIT);
+    while bequests.iter().any(|bequest| bequest.title.is_patient()) {
+        go_on(Deadline::NEVER, stop)?;
+        if deadline.has_passed() && patience.has_passed() {
+            let message = "our own threads still waited for clients";
+            return Err(io::Error::new(ErrorKind::TimedOut, message));
+        }
         thread::sleep(Duration::from_millis(1));
     }
+    Ok(())
 }

@@ -18,6 +18,9 @@ use std::time::Duration;
 /// the kernel falls back to when it is full, break handshakes in flight at the
 /// end of accepting.
 pub(crate) const BACKLOG: u16 = 4096;
+/// The longest that a thread waits for a client at a time, whatever the poll
+/// interval: a handover waits until those that wait have come round.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// How long a thread waits for a client while a handover is under way.
 const SLICE: Duration = Duration::from_millis(20);
 /// An interface index that no interface has.
@@ -35,6 +38,9 @@ pub(crate) struct Listener {
     half_open: Mutex<HalfOpen>,
     /// How long to wait for a client where the socket was not told.
     tick: OnceLock<Duration>,
+    /// Whether a predecessor has handed over, once that is known: nobody is
+    /// accepted before it has. `None` where there is none.
+    pub(crate) handed_over: Option<Arc<OnceLock<bool>>>,
 }
 
 /// What came of one wait for a client.
@@ -87,6 +93,7 @@ impl Listener {
             title: Arc::new(title),
             half_open: Mutex::default(),
             tick: OnceLock::new(),
+            handed_over: None,
         }
     }
 
@@ -118,7 +125,7 @@ impl Listener {
     }
 
     /// Makes the socket ready for [`accept`](Self::accept): blocking, but for
-    /// at most a tick. Linux rounds the time up to its clock tick (4 ms where
+    /// at most a tick, and no longer than [`LONGEST_WAIT`]. Linux rounds the time up to its clock tick (4 ms where
     /// measured) and takes zero as "for ever", hence the floor. The options of
     /// connections are set here, too: see
     /// [`prepare_connection`](Self::prepare_connection).
@@ -130,17 +137,18 @@ impl Listener {
     /// A supervisor's socket keeps its options, and is waited for instead.
     pub(crate) fn prepare(&self, tick: Duration) -> io::Result<()> {
         let socket = self.socket()?;
+        let wait = tick.min(LONGEST_WAIT);
         socket.set_nonblocking(self.title.foreign)?;
         if self.title.foreign {
-            let _ = self.tick.set(tick);
+            let _ = self.tick.set(wait);
             self.title.note_early();
             return Ok(());
         }
         let before = socket.write_timeout()?;
         let wait = if self.is_ours() {
-            tick
+            wait
         } else {
-            self.patience(tick)
+            self.patience(wait)
         };
         set_options(SockRef::from(&*socket), wait)?;
         // A predecessor's were the same, most often.
@@ -154,8 +162,9 @@ impl Listener {
     /// How long [`accept`](Self::accept) waits at most: another process that
     /// has the socket may have set less than our tick.
     pub(crate) fn patience(&self, tick: Duration) -> Duration {
+        let wait = tick.min(LONGEST_WAIT);
         let set = self.socket().and_then(|socket| socket.read_timeout());
-        set.ok().flatten().map_or(tick, |set| set.min(tick))
+        set.ok().flatten().map_or(wait, |set| set.min(wait))
     }
 
     /// Sees to it that an accepted socket has the options of a connection.
@@ -391,6 +400,20 @@ mod tests {
         assert!(!listener.has_client());
     }
 
+    /// Else a handover would have to wait for it.
+    #[test]
+    fn accept_returns_after_a_second_at_most_and_connections_have_the_whole_time() {
+        let long = Duration::from_secs(3600);
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        listener.prepare(long).unwrap();
+        assert_eq!(listener.patience(long), LONGEST_WAIT);
+        assert!(matches!(listener.accept(), Accepted::Nobody));
+        let _client = TcpStream::connect(listener.address()).unwrap();
+        let socket = accept(&listener);
+        listener.prepare_connection(&socket, long).unwrap();
+        assert_has_options(&socket, long);
+    }
+
     #[test]
     fn refusing_keeps_the_queue_and_refuses_the_rest() {
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -469,7 +492,14 @@ mod tests {
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         listener.prepare(Duration::from_secs(60)).unwrap();
         std::thread::scope(|scope| {
-            let accept = scope.spawn(|| matches!(listener.accept(), Accepted::Exhausted(_)));
+            let accept = scope.spawn(|| {
+                loop {
+                    match listener.accept() {
+                        Accepted::Nobody => {}
+                        other => return matches!(other, Accepted::Exhausted(_)),
+                    }
+                }
+            });
             // Whether it is blocked yet or not: afterwards accept fails.
             listener.close();
             assert!(accept.join().unwrap());

@@ -1,12 +1,20 @@
 //! A listener and the number of threads that wait on it.
 
+use crate::deadline::Deadline;
 use crate::episode::Episode;
 use crate::listener::{Accepted, BACKLOG, Listener};
+use crate::stop::Stop;
 use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use crate::sync::thread;
 use crossbeam_utils::CachePadded;
+use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::time::Duration;
+
+/// How often is looked for a predecessor's last word, and for the stop.
+const SLICE: Duration = Duration::from_millis(20);
+/// How long after a stop it is waited for.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// A listener and the threads that wait on it.
 pub(crate) struct Port {
@@ -29,6 +37,35 @@ impl Port {
             waiting: CachePadded::new(AtomicUsize::new(0)),
             accepting: Episode::new(format!("accepting on {address}")),
             starting: Episode::new(format!("starting a thread for {address}")),
+        }
+    }
+
+    /// Waits for the predecessor's last word where there is one. At a stop it may
+    /// have said it, and the server that hears it gets a moment to tell.
+    ///
+    /// # Errors
+    /// It has not handed over, or a stop came first.
+    pub(crate) fn await_predecessor(&self, stop: &Stop) -> io::Result<()> {
+        let Some(handed_over) = &self.listener.handed_over else {
+            return Ok(());
+        };
+        let mut patience = Deadline::NEVER;
+        loop {
+            let refused = |kind, why| Err(io::Error::new(kind, why));
+            match handed_over.get() {
+                Some(true) => return Ok(()),
+                Some(false) => {
+                    let why = "the predecessor has not handed over";
+                    return refused(ErrorKind::ConnectionAborted, why);
+                }
+                None if patience.has_passed() => {
+                    let why = "a stop came before the predecessor had handed over";
+                    return refused(ErrorKind::Interrupted, why);
+                }
+                None if stop.is_set() => patience = patience.earlier(Deadline::after(LAST_WORD)),
+                None => {}
+            }
+            thread::sleep(SLICE);
         }
     }
 

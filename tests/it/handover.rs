@@ -1,6 +1,8 @@
 //! Restarts that nobody notices: sockets from a predecessor or a supervisor,
 //! and to a successor.
 
+mod dying;
+mod embedded;
 mod failing;
 mod family;
 mod hanging;

@@ -11,7 +11,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-const REAL: &str = env!("CARGO_BIN_EXE_lastecho");
+pub(super) const REAL: &str = env!("CARGO_BIN_EXE_lastecho");
 
 /// A client that was there before, and one that comes after, are served.
 pub(super) fn serves_on(family: &Family, old: &mut std::net::TcpStream) {
@@ -127,6 +127,28 @@ fn one_that_a_wrapper_starts_in_place_of_becoming_it() {
     assert!(log.contains("LASTECHO_HANDOVER is for process "), "{log}");
     serves_on(&family, &mut old);
     drop(old);
+    family.restore();
+    family.hand_over();
+    family.stop();
+}
+
+/// Where numbers of processes mean something else.
+#[test]
+#[ignore = "needs unshare"]
+fn one_in_a_pid_namespace_of_its_own() {
+    let mut family = Family::start(&["--poll", "100ms", "127.0.0.1:0"]);
+    let unshare = "unshare --user --map-root-user --pid --fork";
+    family.replace(&format!(
+        "#!/bin/sh\nexec {unshare} {REAL} {}",
+        family.address()
+    ));
+    let why = family.fail_to_hand_over();
+    assert!(
+        why.contains("ended before it was ready: exit status: 1"),
+        "{why}"
+    );
+    let log = family.log();
+    assert!(log.contains(", and this is process 1\n"), "{log}");
     family.restore();
     family.hand_over();
     family.stop();

@@ -189,3 +189,32 @@ fn who_comes_after_a_handover_is_the_successors_to_serve() {
     assert_eq!(accepted, ["20"]);
     family.stop();
 }
+
+/// With a poll interval of an hour, too, and where a stop has no end of its own.
+#[test]
+fn no_thread_waits_for_longer_than_a_handover_may_take() {
+    let options = [
+        "--poll",
+        "1h",
+        "--drain-timeout",
+        "none",
+        "--handover-timeout",
+        "10s",
+    ];
+    let mut family = Family::start(&[&options[..], &["127.0.0.1:0"]].concat());
+    let before: Vec<TcpStream> = (0..20).map(|_| family.connect()).collect();
+    drop(before);
+    for _ in 0..2 {
+        let predecessor = family.youngest();
+        family.hand_over();
+        std::thread::sleep(Duration::from_millis(100));
+        let after: Vec<TcpStream> = (0..20).map(|_| family.connect()).collect();
+        // Without a client that would wake it.
+        assert_eq!(family.wait(predecessor).exit_status(), Some(0));
+        for mut client in after {
+            client.write_all(b"still open").unwrap();
+            client.read_exact(&mut [0; 10]).unwrap();
+        }
+    }
+    assert_eq!(family.stop().len(), 3);
+}
