@@ -2,14 +2,17 @@
 
 use crate::deadline::Deadline;
 use crate::early::Early;
+use crate::episode::Seldom;
+use crate::panics;
 use crate::stop::Stop;
 use crate::sys;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{FORBIDDEN, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::backend::{Handle, SignalDelivery};
 use signal_hook::iterator::exfiltrator::SignalOnly;
 use std::ffi::c_int;
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -62,21 +65,26 @@ pub struct Signals {
 /// (EFBIG, setrlimit(2)), and the connections live on.
 ///
 /// # Errors
-/// What sigaction(2), socketpair(2) and starting a thread say.
+/// What sigaction(2), socketpair(2) and starting a thread say. The signals
+/// then do what they did before.
 pub fn install(stop: &Stop) -> io::Result<Signals> {
     install_with(stop, &[], |_, _| {})
 }
 
 /// Like [`install`], catches `others` as well, and tells `observer` on the
-/// signals' thread which signal came and what it meant.
+/// signals' thread which signal came and what it meant. Its panic is caught and
+/// logged, and changes nothing for the signals.
 ///
 /// # Errors
-/// As [`install`].
+/// As [`install`], and [`InvalidInput`](io::ErrorKind::InvalidInput) where one
+/// of `others` is no signal, or one that cannot be caught (KILL, STOP) or means
+/// a fault of the thread that it comes to (SEGV, ILL, FPE).
 pub fn install_with(
     stop: &Stop,
     others: &[c_int],
     mut observer: impl FnMut(c_int, Request) + Send + 'static,
 ) -> io::Result<Signals> {
+    check(others)?;
     let ignored = sys::signals("SigIgn");
     let is_ignored = |signal: c_int| ignored & (1 << (signal - 1)) != 0;
     warn_of_ignored(is_ignored);
@@ -84,26 +92,71 @@ pub fn install_with(
     let wanted = STOP_SIGNALS.iter().chain(&others).chain(&[SIGXFSZ]);
     let wanted: Vec<_> = wanted.copied().filter(|&s| !is_ignored(s)).collect();
     let (read, write) = UnixStream::pair()?;
+    let mut asked = Asked::new(stop.clone());
+    let ours = wanted.clone();
+    let hear = move |incoming| {
+        // One thread that they are not blocked in is enough (signal(7)).
+        sys::unblock_signals(&ours);
+        keep_hearing(incoming, |signal| {
+            let request = if STOP_SIGNALS.contains(&signal) {
+                asked.again(Instant::now())
+            } else {
+                others.contains(&signal).then_some(Request::Other)
+            };
+            if let Some(request) = request {
+                observer(signal, request);
+            }
+        });
+    };
+    // First the thread: what is registered no longer ends the process by
+    // itself, and somebody must hear it.
+    let (give, take) = sync_channel(1);
+    let thread = sys::can_start_thread().and_then(|()| {
+        let thread = thread::Builder::new().name("signals".into());
+        thread.spawn(move || take.recv().into_iter().for_each(hear))
+    })?;
     let incoming = Incoming::with_pipe(read, write, SignalOnly, &wanted)?;
     let handle = incoming.handle();
-    let mut asked = Asked::new(stop.clone());
-    let thread = thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            // One thread that they are not blocked in is enough (signal(7)).
-            sys::unblock_signals(&wanted);
-            each_signal(incoming, |signal| {
-                let request = if STOP_SIGNALS.contains(&signal) {
-                    asked.again(Instant::now())
-                } else {
-                    others.contains(&signal).then_some(Request::Other)
-                };
-                if let Some(request) = request {
-                    observer(signal, request);
-                }
-            });
-        })?;
+    let _ = give.send(incoming); // its thread waits for it
     Ok(Signals { handle, thread })
+}
+
+/// Refuses what cannot be caught, before anything is changed.
+fn check(signals: &[c_int]) -> io::Result<()> {
+    // Between 31 and the first of them the C library keeps some for itself.
+    let is_known = |signal| (1..32).contains(&signal) || is_real_time(signal);
+    let is_wrong = |signal: &&c_int| !is_known(**signal) || FORBIDDEN.contains(signal);
+    match signals.iter().find(is_wrong) {
+        None => Ok(()),
+        Some(signal) => {
+            let message = format!("signal {signal} cannot be caught");
+            Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+        }
+    }
+}
+
+fn is_real_time(signal: c_int) -> bool {
+    (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&signal)
+}
+
+/// Gives out every signal, until the handle is closed, whatever panics
+/// meanwhile: without this thread nobody could stop the program any more.
+fn keep_hearing(mut incoming: Incoming, mut each: impl FnMut(c_int)) {
+    let handle = incoming.handle();
+    let (seldom, mut early) = (Seldom::default(), Early::default());
+    while !handle.is_closed() {
+        if let Err(message) = panics::caught(|| each_signal(&mut incoming, &mut each)) {
+            let level = seldom.level(log::Level::Error);
+            // The logger may be what panics.
+            let _ = panics::caught(|| {
+                log::log!(
+                    level,
+                    "the signals' thread panicked, and goes on: {message:.1000}"
+                );
+            });
+            early.note(LOOK);
+        }
+    }
 }
 
 /// Gives out every signal, until the handle is closed.
@@ -111,7 +164,7 @@ pub fn install_with(
 /// Blocks for at most [`LOOK`]; a signal wakes it. signal-hook's own iterator
 /// panics where its pipe cannot be read, and nobody could stop the server any
 /// more; here a pipe that fails costs a short nap.
-fn each_signal(mut incoming: Incoming, mut each: impl FnMut(c_int)) {
+fn each_signal(incoming: &mut Incoming, each: &mut impl FnMut(c_int)) {
     let mut early = Early::default();
     while !incoming.handle().is_closed() {
         sys::wait_readable(incoming.get_read(), LOOK);

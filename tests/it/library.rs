@@ -4,6 +4,7 @@ mod embedded;
 mod events;
 mod floods;
 mod handlers;
+mod hearing;
 mod limits;
 mod programs;
 mod requests;

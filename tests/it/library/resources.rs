@@ -26,7 +26,7 @@ fn run_fails_where_not_even_one_thread_can_be_had() {
 }
 
 /// Limits this process's address space to what it has and so much more.
-fn allow_more(bytes: u64) {
+pub(super) fn allow_more(bytes: u64) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let size = status.lines().find_map(|line| line.strip_prefix("VmSize:"));
     let kilobytes = size.unwrap().trim().trim_end_matches(" kB");
