@@ -1,27 +1,30 @@
 //! Stopping the parts of a program in order, under one deadline.
 
-use crate::causes::Causes;
+mod outcome;
+
+pub use outcome::{PhaseEnd, PhaseError, ShutdownOutcome};
+
 use crate::deadline::Deadline;
 use crate::lock::lock;
+use crate::panics;
 use crate::stop::Stop;
-use crate::sync::mpsc::{RecvTimeoutError, sync_channel};
-use crate::sync::thread;
+use crate::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use crate::sync::thread::{self, ThreadId};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::error::Error;
+use crate::sys;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// What a phase may fail with.
-pub type PhaseError = Box<dyn Error + Send + Sync>;
 type Phase = Box<dyn FnOnce(Deadline) -> Result<(), PhaseError> + Send>;
 
 /// Time that each later phase keeps, whatever the earlier ones take: a stuck
 /// phase must not leave a closer without any.
 const RESERVE: Duration = Duration::from_secs(1);
 /// A phase that does as it is told returns *at* its deadline, so it is told one
-/// a little before it is called stuck: this part of its time later, and this.
+/// a little before it is called stuck: this part of its time later, and its
+/// share of what all phases together may take beyond the timeout.
 const MARGIN: u32 = 10;
-const GRACE: Duration = Duration::from_millis(50);
+const GRACE: Duration = Duration::from_millis(100);
 /// How often a wait looks at the stop and the cut.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -63,69 +66,12 @@ struct State {
     /// Guards that are out.
     running: usize,
     begun: bool,
-    outcome: Option<ShutdownOutcome>,
-}
-
-/// How a phase ended.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum PhaseEnd {
-    /// It is done.
-    Done,
-    /// It said that it failed; it is over all the same.
-    Failed(Arc<PhaseError>),
-    /// It panicked.
-    Panicked,
-    /// It was still at it when its time was over, and was left behind.
-    Stuck,
-}
-
-impl fmt::Display for PhaseEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Done => f.write_str("done"),
-            Self::Failed(error) => write!(f, "failed: {}", Causes(&***error)),
-            Self::Panicked => f.write_str("panicked"),
-            Self::Stuck => f.write_str("stuck"),
-        }
-    }
-}
-
-/// How a shutdown ended, phase by phase.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct ShutdownOutcome {
-    /// Name, end and duration of every phase, in the order in which they ran.
-    pub phases: Vec<(String, PhaseEnd, Duration)>,
-}
-
-impl ShutdownOutcome {
-    /// Whether every phase is done.
-    #[must_use]
-    pub fn is_clean(&self) -> bool {
-        self.phases
-            .iter()
-            .all(|(_, end, _)| matches!(end, PhaseEnd::Done))
-    }
-
-    /// The first error of a phase.
-    #[must_use]
-    pub fn first_error(&self) -> Option<(&str, &PhaseError)> {
-        self.phases.iter().find_map(|(name, end, _)| match end {
-            PhaseEnd::Failed(error) => Some((name.as_str(), &**error)),
-            _ => None,
-        })
-    }
-}
-
-impl fmt::Display for ShutdownOutcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, (name, end, _)) in self.phases.iter().enumerate() {
-            let comma = if number == 0 { "" } else { ", " };
-            write!(f, "{comma}{name}: {end}")?;
-        }
-        Ok(())
-    }
+    /// The thread on which the present phase runs.
+    present: Option<ThreadId>,
+    /// The phases that have ended or were left behind so far.
+    outcome: ShutdownOutcome,
+    /// These are all.
+    over: bool,
 }
 
 impl Shutdown {
@@ -163,7 +109,12 @@ impl Shutdown {
 
     /// Registers the next phase: a stop function, a closer, a server's own
     /// shutdown. It is told by when it should be done, and runs on a thread of
-    /// its own, so that one that is stuck can be left behind.
+    /// its own, so that one that is stuck can be left behind; on the one that is
+    /// in [`run`](Self::run) where no thread can be started, and cannot be left
+    /// behind then.
+    ///
+    /// What it holds is dropped when it has run, or with the last clone of this
+    /// shutdown; so it should not hold one itself.
     ///
     /// A phase that is registered after the shutdown began is not run; the
     /// caller still has what it wanted stopped, and is told so by `false`.
@@ -191,13 +142,15 @@ impl Shutdown {
 
     /// Registers the phase "everybody who was counted in has left".
     pub fn running_phase(&self, name: impl Into<String>) -> bool {
-        let all = self.clone();
+        let shared = Arc::downgrade(&self.shared);
         self.phase(name, move |deadline| {
-            if all.await_running(deadline) {
-                return Ok(());
+            let left = shared
+                .upgrade()
+                .map_or(0, |all| all.await_running(deadline));
+            match left {
+                0 => Ok(()),
+                _ => Err(format!("{left} still running").into()),
             }
-            let left = lock(&all.shared.state).running;
-            Err(format!("{left} still running").into())
         })
     }
 
@@ -205,13 +158,46 @@ impl Shutdown {
     /// deadline passed first. A phase for "everybody has left".
     #[must_use]
     pub fn await_running(&self, deadline: Deadline) -> bool {
-        let mut state = lock(&self.shared.state);
+        self.shared.await_running(deadline) == 0
+    }
+}
+
+impl Shared {
+    /// How many are still running at the deadline.
+    fn await_running(&self, deadline: Deadline) -> usize {
+        let mut state = lock(&self.state);
         while state.running > 0 && !deadline.has_passed() {
             let longest = deadline.cap(Duration::from_secs(3600));
-            let waited = self.shared.changed.wait_timeout(state, longest);
+            let waited = self.changed.wait_timeout(state, longest);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        state.running == 0
+        state.running
+    }
+
+    /// Waits until every phase has ended; on the present phase's own thread
+    /// there is nothing to wait for.
+    fn await_outcome(&self, mut state: MutexGuard<'_, State>) -> ShutdownOutcome {
+        while !state.over && state.present != Some(thread::current().id()) {
+            let waited = self.changed.wait(state);
+            state = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        state.outcome.clone()
+    }
+
+    fn note_present(&self, thread: ThreadId) {
+        lock(&self.state).present = Some(thread);
+        self.changed.notify_all(); // it may be in `run` already
+    }
+}
+
+/// Tells those who wait for the outcome that there is no more to come, also
+/// where a logger panics.
+struct Over<'a>(&'a Shared);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).over = true;
+        self.0.changed.notify_all();
     }
 }
 
@@ -222,78 +208,93 @@ impl Shutdown {
     /// A phase has the time of the whole, less 1 s (or its share of a short
     /// timeout) for each later phase. The deadline that it is told leaves a
     /// tenth of that for its return; one that has not returned when its time is
-    /// over is named, logged and left behind on its thread. A cut
+    /// over is named, logged and left behind on its thread. Timeouts of zero
+    /// and of a moment leave each phase its share of 100 ms. A cut
     /// ([`Stop::cut`]) leaves the present phase behind at once and gives the
     /// later ones no time.
     ///
-    /// Blocks until it has begun and every phase has ended or was left behind.
-    /// A second call, from any clone, waits for the first and returns the same
-    /// outcome.
+    /// Blocks until it has begun and every phase has ended or was left behind:
+    /// for the timeout and 100 ms, however many phases there are. A second
+    /// call, from any clone, waits for the first and returns the same outcome;
+    /// from within a phase it returns at once with what has ended so far.
     pub fn run(&self, timeout: impl Into<Option<Duration>>) -> ShutdownOutcome {
         while !self.stop.wait(Deadline::after(POLL)) {}
         let phases = {
             let mut state = lock(&self.shared.state);
             if state.begun {
-                return self.await_outcome(state);
+                return self.shared.await_outcome(state);
             }
             state.begun = true;
             std::mem::take(&mut state.phases)
         };
-        let outcome = self.run_phases(phases, timeout.into());
-        lock(&self.shared.state).outcome = Some(outcome.clone());
-        self.shared.changed.notify_all();
-        outcome
+        let over = Over(&self.shared);
+        self.run_phases(phases, timeout.into());
+        drop(over);
+        lock(&self.shared.state).outcome.clone()
     }
 
-    fn await_outcome(&self, mut state: MutexGuard<'_, State>) -> ShutdownOutcome {
-        loop {
-            if let Some(outcome) = &state.outcome {
-                return outcome.clone();
-            }
-            let waited = self.shared.changed.wait(state);
-            state = waited.unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn run_phases(
-        &self,
-        phases: Vec<(String, Phase)>,
-        timeout: Option<Duration>,
-    ) -> ShutdownOutcome {
+    fn run_phases(&self, phases: Vec<(String, Phase)>, timeout: Option<Duration>) {
         let begun = Instant::now();
         let count = u32::try_from(phases.len()).unwrap_or(u32::MAX);
         let reserve = timeout.map_or(RESERVE, |all| RESERVE.min(all / (2 * count.max(1))));
-        let mut later = count;
-        let mut outcome = ShutdownOutcome::default();
-        for (name, phase) in phases {
-            later -= 1;
+        let since_begun = |time: Option<Duration>| {
+            let end = time.and_then(|time| begun.checked_add(time));
+            end.map_or(Deadline::NEVER, Deadline::at)
+        };
+        for (later, (name, phase)) in (0..count).rev().zip(phases) {
             let share = timeout.map(|all| all.saturating_sub(reserve * later));
-            let deadline = share.and_then(|share| begun.checked_add(share));
+            let grace = GRACE * (count - later) / count;
+            let given_up = share.map(|share| share.saturating_add(grace));
             let started = Instant::now();
-            let end = self.run_phase(&name, phase, deadline.map_or(Deadline::NEVER, Deadline::at));
-            log::info!("shutdown: {name}: {end} after {:.1?}", started.elapsed());
-            outcome.phases.push((name, end, started.elapsed()));
+            let end = self.run_phase(&name, phase, since_begun(share), since_begun(given_up));
+            let took = started.elapsed();
+            log::info!("shutdown: {name}: {end} after {took:.1?}");
+            let mut state = lock(&self.shared.state);
+            state.outcome.phases.push((name, end, took));
+            state.present = None;
         }
-        outcome
     }
 
-    fn run_phase(&self, name: &str, phase: Phase, deadline: Deadline) -> PhaseEnd {
+    fn run_phase(
+        &self,
+        name: &str,
+        phase: Phase,
+        deadline: Deadline,
+        given_up: Deadline,
+    ) -> PhaseEnd {
         let left = deadline.remaining();
         let told = Deadline::from(left.map(|left| left - left / MARGIN));
+        // Shared, so that it is not lost where no thread can be started.
+        let phase = Arc::new(Mutex::new(Some(phase)));
+        let take = move || lock(&phase).take();
         let (sender, done) = sync_channel(1);
-        let thread = thread::Builder::new().name(format!("stop {name}"));
+        let theirs = take.clone();
         let run = move || {
+            let outcome = theirs().map(|phase| phase(told));
             // Nobody listens any more where the phase was left behind.
-            let _ = sender.send(phase(told));
+            let _ = sender.send(outcome.unwrap_or(Ok(())));
         };
-        if let Err(error) = thread.spawn(run) {
-            return PhaseEnd::Failed(Arc::new(error.into()));
+        let thread = thread::Builder::new().name(sys::thread_name(&format!("stop {name}")));
+        match sys::can_start_thread().and_then(|()| thread.spawn(run)) {
+            Ok(thread) => {
+                self.shared.note_present(thread.thread().id());
+                self.await_phase(&done, given_up)
+            }
+            Err(error) => {
+                log::warn!("shutdown: {name}: no thread of its own: {error}");
+                self.shared.note_present(thread::current().id());
+                match panics::caught(|| take().map_or(Ok(()), |phase| phase(told))) {
+                    Ok(outcome) => outcome.into(),
+                    Err(_) => PhaseEnd::Panicked,
+                }
+            }
         }
-        let given_up = Deadline::from(left.map(|left| left + GRACE));
+    }
+
+    fn await_phase(&self, done: &Receiver<Result<(), PhaseError>>, given_up: Deadline) -> PhaseEnd {
         loop {
             match done.recv_timeout(given_up.cap(POLL)) {
-                Ok(Ok(())) => return PhaseEnd::Done,
-                Ok(Err(error)) => return PhaseEnd::Failed(Arc::new(error)),
+                Ok(outcome) => return outcome.into(),
                 Err(RecvTimeoutError::Disconnected) => return PhaseEnd::Panicked,
                 Err(RecvTimeoutError::Timeout) if given_up.has_passed() || self.stop.is_cut() => {
                     return PhaseEnd::Stuck;
@@ -428,5 +429,72 @@ mod tests {
         shutdown.stop().cut();
         assert_eq!(ends(&shutdown.run(None)), ["stuck: stuck"]);
         release.set();
+    }
+
+    /// Registers so many phases that are stuck until the stop is set.
+    fn with_stuck_phases(count: usize) -> (Shutdown, Stop) {
+        let (shutdown, release) = (Shutdown::new(), Stop::new());
+        for number in 0..count {
+            let held = release.clone();
+            shutdown.phase(format!("stuck {number}"), move |_| {
+                let _ = held.wait(Deadline::NEVER);
+                Ok(())
+            });
+        }
+        (shutdown, release)
+    }
+
+    /// With a margin of 50 ms for each it takes 15 s.
+    #[test]
+    #[cfg_attr(miri, ignore)] // too many threads
+    fn many_stuck_phases_share_one_margin() {
+        let (shutdown, release) = with_stuck_phases(300);
+        shutdown.fire();
+        let begun = Instant::now();
+        let outcome = shutdown.run(Duration::ZERO);
+        let took = begun.elapsed();
+        release.set();
+        let is_stuck = |(_, end, _): &(_, PhaseEnd, _)| matches!(end, PhaseEnd::Stuck);
+        assert_eq!(
+            outcome.phases.iter().filter(|one| is_stuck(one)).count(),
+            300
+        );
+        assert!(took < Duration::from_secs(12), "{took:?}");
+    }
+
+    #[test]
+    fn a_run_within_a_phase_returns_what_has_ended_so_far() {
+        let shutdown = Shutdown::new();
+        shutdown.phase("first", |_| Ok(()));
+        let inner = shutdown.clone();
+        shutdown.phase("second", move |_| {
+            let so_far = inner.run(None);
+            assert_eq!(ends(&so_far), ["first: done"]);
+            Ok(())
+        });
+        shutdown.fire();
+        assert_eq!(ends(&shutdown.run(None)), ["first: done", "second: done"]);
+    }
+
+    #[test]
+    fn what_phases_hold_is_dropped_where_it_never_begins() {
+        let held = Arc::new(());
+        let shutdown = Shutdown::new();
+        shutdown.running_phase("everybody");
+        let holds = Arc::clone(&held);
+        shutdown.phase("pool", move |_| {
+            drop(holds);
+            Ok(())
+        });
+        drop(shutdown);
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+
+    #[test]
+    fn a_name_may_hold_any_character() {
+        let shutdown = Shutdown::new();
+        shutdown.phase("a\0b", |_| Ok(()));
+        shutdown.fire();
+        assert_eq!(ends(&shutdown.run(None)), ["a\0b: done"]);
     }
 }

@@ -95,9 +95,10 @@ mod model {
     pub(crate) mod thread {
         use shuttle::rand::{Rng, thread_rng};
         pub(crate) use shuttle::thread::{
-            JoinHandle, Scope, ScopedJoinHandle, scope, sleep, spawn, yield_now,
+            JoinHandle, Scope, ScopedJoinHandle, ThreadId, current, scope, sleep, spawn, yield_now,
         };
         use std::io;
+        pub(crate) use std::thread::panicking;
 
         fn may_fail() -> io::Result<()> {
             match thread_rng().gen_ratio(1, 8) {

@@ -8,7 +8,7 @@ mod hearing;
 mod limits;
 mod programs;
 mod requests;
-mod resources;
+pub(crate) mod resources;
 mod silence;
 mod stopping;
 mod telling;

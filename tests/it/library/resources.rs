@@ -2,7 +2,7 @@
 
 use super::{Watchdog, alone, ask, echo_lines, local, read_line, serve};
 use crate::harness::{WATCHDOG, connect};
-use lastecho::{Connection, Deadline, Event, Stop};
+use lastecho::{Connection, Deadline, Event, Shutdown, Stop};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{BufRead, ErrorKind, Write};
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ fn run_fails_where_not_even_one_thread_can_be_had() {
 }
 
 /// Limits this process's address space to what it has and so much more.
-pub(super) fn allow_more(bytes: u64) {
+pub(crate) fn allow_more(bytes: u64) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let size = status.lines().find_map(|line| line.strip_prefix("VmSize:"));
     let kilobytes = size.unwrap().trim().trim_end_matches(" kB");
@@ -92,9 +92,32 @@ fn a_server_that_cannot_start_threads_serves_with_what_it_has_and_comes_back() {
     assert!(report.is_clean(), "{report}");
 }
 
+/// A journal that is not written because of a lack of threads is lost.
+#[test]
+fn phases_run_where_no_thread_can_be_started_and_their_panics_too() {
+    if !alone("library::resources::phases_run_where_no_thread_can_be_started_and_their_panics_too")
+    {
+        return;
+    }
+    let _watchdog = Watchdog::new();
+    let shutdown = Shutdown::new();
+    let inner = shutdown.clone();
+    shutdown.phase("panics", |_| panic!("on purpose"));
+    shutdown.phase("journal", move |deadline| {
+        assert!(!deadline.has_passed());
+        assert_eq!(inner.run(None).phases.len(), 1);
+        Ok(())
+    });
+    shutdown.fire();
+    allow_more(64 * 1024);
+    let outcome = shutdown.run(Duration::from_secs(8));
+    allow_more(1 << 30);
+    assert_eq!(outcome.to_string(), "panics: panicked, journal: done");
+}
+
 /// The processor time of this process so far: user's and system's, in ticks
 /// of 10 ms (proc(5), /proc/self/stat).
-fn burnt() -> Duration {
+pub(crate) fn burnt() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let (_, after_name) = stat.rsplit_once(") ").unwrap();
     let ticks = after_name.split(' ').skip(11).take(2);
