@@ -3,6 +3,10 @@
 use crate::sync::thread;
 use std::time::{Duration, Instant};
 
+/// The shortest poll interval that is used: Linux rounds socket timeouts up to
+/// its clock tick, 4 ms where measured, and a shorter one only burns the
+/// processor elsewhere, too.
+pub(crate) const LEAST_POLL: Duration = Duration::from_millis(4);
 /// How often in a row is still normal: signals, a debugger.
 const NORMAL: u32 = 16;
 const SHORTEST_NAP: Duration = Duration::from_millis(1);

@@ -20,16 +20,26 @@ const FALLBACK: u64 = 1000;
 /// The most connections that this process can carry, by its present limits,
 /// where each has a thread with a stack of so many bytes.
 ///
-/// A connection needs a descriptor and a thread, and a thread needs four memory
-/// maps and address space; a Rust process *aborts* when it runs out of those.
-/// So this is the least of `RLIMIT_NOFILE` − 32, `vm.max_map_count` / 4 − 1000,
-/// half of what `RLIMIT_AS` and `RLIMIT_DATA` leave, and `RLIMIT_NPROC`,
-/// `kernel.threads-max` and the pids limits of the process's control groups
-/// less a reserve (getrlimit(2), proc_sys_vm(5), cgroups(7)). At least one.
+/// A connection needs a descriptor and a thread: so this is the least of
+/// `RLIMIT_NOFILE` − 32 (getrlimit(2)) and [`threads`]. At least one.
 #[must_use]
 pub fn connections(stack_size: usize) -> usize {
     let files = getrlimit(Resource::Nofile).current;
     let files = files.map(|n| n.saturating_sub(RESERVED_DESCRIPTORS));
+    let files = files.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+    threads(stack_size).min(files).max(1)
+}
+
+/// The most threads that this process can have, by its present limits, where
+/// each has a stack of so many bytes.
+///
+/// A thread needs four memory maps and address space; a Rust process *aborts*
+/// when it runs out of those. So this is the least of `vm.max_map_count` / 4 −
+/// 1000, half of what `RLIMIT_AS` and `RLIMIT_DATA` leave, and `RLIMIT_NPROC`,
+/// `kernel.threads-max` and the pids limits of the process's control groups
+/// less a reserve (getrlimit(2), proc_sys_vm(5), cgroups(7)). At least one.
+#[must_use]
+pub fn threads(stack_size: usize) -> usize {
     let maps = number("/proc/sys/vm/max_map_count")
         .map(|n| (n / MAPS_PER_THREAD).saturating_sub(RESERVED_MAPS));
     let tasks = [
@@ -40,8 +50,8 @@ pub fn connections(stack_size: usize) -> usize {
     ];
     let tasks = tasks.into_iter().flatten().min();
     let tasks = tasks.map(|n| n - RESERVED_TASKS.min(n / 4));
-    let space = free_space().map(|n| n / 2 / (stack_size as u64 + SPACE_PER_THREAD));
-    let all = [files, maps, tasks, space];
+    let space = free_space().map(|n| n / 2 / (stack_size as u64).saturating_add(SPACE_PER_THREAD));
+    let all = [maps, tasks, space];
     let least = all.into_iter().flatten().min().unwrap_or(FALLBACK);
     usize::try_from(least).unwrap_or(usize::MAX).max(1)
 }

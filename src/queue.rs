@@ -1,6 +1,7 @@
 //! A bounded queue of jobs that loses none.
 
 use crate::deadline::Deadline;
+use crate::early::LEAST_POLL;
 use crate::lock::lock;
 use crate::stop::Stop;
 use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -91,10 +92,10 @@ impl<J> Queue<J> {
         }
     }
 
-    /// How often a wait looks at the stop; 100 ms by default.
+    /// How often a wait looks at the stop; 100 ms by default, 4 ms at least.
     #[must_use]
     pub fn poll(mut self, interval: Duration) -> Self {
-        self.poll = interval;
+        self.poll = interval.max(LEAST_POLL);
         self
     }
 

@@ -4,6 +4,7 @@ use crate::addresses;
 use crate::connection::Connection;
 use crate::crew::Crew;
 use crate::drain;
+use crate::early::LEAST_POLL;
 use crate::episode::Seldom;
 use crate::event::Event;
 use crate::limits;
@@ -24,8 +25,6 @@ use std::io::{self, ErrorKind};
 use std::net::{TcpListener, ToSocketAddrs};
 use std::time::Duration;
 
-/// Linux rounds socket timeouts up to its clock tick, 4 ms where measured.
-const LEAST_POLL: Duration = Duration::from_millis(4);
 /// A tiny drain timeout means "do not wait", not "burn the processor".
 const LEAST_SHARE: Duration = Duration::from_millis(10);
 

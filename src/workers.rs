@@ -1,16 +1,22 @@
 //! Named threads that do jobs from one source, and lose none.
 
 use crate::causes::Causes;
+use crate::early::{Early, LEAST_POLL};
+use crate::limits;
 use crate::panics;
 use crate::queue::Take;
 use crate::stop::Stop;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::sync::thread;
+use crate::sys;
 use std::error::Error;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::time::Duration;
+
+/// The standard library's for a thread, unless `RUST_MIN_STACK` says otherwise.
+const STACK: usize = 2 * 1024 * 1024;
 
 /// So many named threads that do jobs from one source.
 ///
@@ -110,7 +116,8 @@ struct Counts {
 }
 
 impl Workers {
-    /// So many workers (at least one), named `name-1`, `name-2` and so on.
+    /// So many workers (at least one), named `name-1`, `name-2` and so on. More
+    /// than this process can have are an error of [`run`](Self::run).
     #[must_use]
     pub fn new(name: impl Into<String>, count: usize) -> Self {
         Self {
@@ -121,10 +128,10 @@ impl Workers {
     }
 
     /// The longest that a source may block before the worker looks at the
-    /// stop; 1 s by default.
+    /// stop; 1 s by default, 4 ms at least.
     #[must_use]
     pub fn poll(mut self, interval: Duration) -> Self {
-        self.poll = interval;
+        self.poll = interval.max(LEAST_POLL);
         self
     }
 
@@ -158,28 +165,33 @@ impl Workers {
     /// number (1 …), until the stop is set or their sources are closed.
     ///
     /// A source that has an error to deal with (a lost connection) deals with
-    /// it: it waits, or is closed. A panic in [`Worker::take`] or
-    /// [`Worker::hand_back`] ends the run with a panic.
+    /// it: it waits, or is closed. One that comes back at once with nothing,
+    /// again and again, is asked less often. A panic in `make`,
+    /// [`Worker::take`] or [`Worker::hand_back`] ends the run with a panic: the
+    /// other workers finish what they have in hand and end.
     ///
     /// Blocks until every worker has ended: for at most a poll interval after
     /// the stop, plus the jobs in hand.
     ///
     /// # Errors
-    /// Only before working: not every thread can be started. Those that were
-    /// end first, finishing what they took.
+    /// Only before working: they are more than [`limits::threads`], or not every
+    /// thread can be started. Those that were end first, finishing what they took.
     pub fn run_each<W: Worker>(
         &self,
         stop: &Stop,
         make: impl Fn(usize) -> W + Sync,
     ) -> io::Result<Tally> {
+        self.check_limits()?;
         let counts = Counts::default();
         let aborted = Stop::new();
         let work = |number| {
+            let _guard = SetOnPanic(&aborted);
             let mut worker = make(number);
+            let mut early = Early::default();
             while !stop.is_set() && !aborted.is_set() {
                 match worker.take(self.poll) {
                     Take::Job(job) => attempt(&mut worker, job, &counts),
-                    Take::Nothing => {}
+                    Take::Nothing => early.note(self.poll),
                     Take::Closed => return,
                 }
             }
@@ -187,14 +199,38 @@ impl Workers {
         let work = &work;
         thread::scope(|scope| {
             (1..=self.count).try_for_each(|number| {
-                thread::Builder::new()
-                    .name(format!("{}-{number}", self.name))
-                    .spawn_scoped(scope, move || work(number))
-                    .map(drop)
-                    .inspect_err(|_| aborted.set())
+                let name = sys::thread_name(&format!("{}-{number}", self.name));
+                let started = sys::can_start_thread().and_then(|()| {
+                    let thread = thread::Builder::new().name(name);
+                    thread.spawn_scoped(scope, move || work(number))
+                });
+                started.map(drop).inspect_err(|_| aborted.set())
             })
         })?;
         Ok(counts.tally())
+    }
+
+    /// Near the limit of memory maps a thread's beginning may abort the process.
+    fn check_limits(&self) -> io::Result<()> {
+        let most = limits::threads(STACK);
+        if self.count > most {
+            let (name, count) = (&self.name, self.count);
+            let message = format!("{count} workers {name:?}: this process can have {most} threads");
+            return Err(io::Error::other(message));
+        }
+        Ok(())
+    }
+}
+
+/// Ends the run where a worker panics: it may be the one without which the
+/// others have no purpose.
+struct SetOnPanic<'a>(&'a Stop);
+
+impl Drop for SetOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.set();
+        }
     }
 }
 

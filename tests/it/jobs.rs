@@ -1,14 +1,16 @@
 //! Jobs are conserved: submitted = done + handed back + returned, whatever
 //! stops, panics and fails meanwhile.
 
-use lastecho::{Deadline, Failure, Queue, Reason, Stop, Take, Workers};
+use crate::library::resources::allow_more;
+use crate::library::{Watchdog, alone};
+use lastecho::{Deadline, Failure, Queue, Reason, Stop, Take, WorkError, Worker, Workers};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const JOBS: usize = 400;
 
@@ -191,7 +193,7 @@ fn a_drain_waits_for_workers_up_to_its_deadline() {
 /// No worker is left to take it, and no deadline was given.
 #[test]
 fn a_drain_without_workers_is_ended_by_the_cut() {
-    let _watchdog = crate::library::Watchdog::new();
+    let _watchdog = Watchdog::new();
     let stop = Stop::new();
     let queue = Queue::bounded(9, &stop);
     queue.submit("left").unwrap();
@@ -205,4 +207,99 @@ fn a_drain_without_workers_is_ended_by_the_cut() {
         let left = drained.join().unwrap();
         assert_eq!(left[0], "left");
     });
+}
+
+/// Worker number 1 panics where it is told to; the others wait for jobs.
+struct Fragile(&'static str);
+
+impl Worker for Fragile {
+    type Job = ();
+
+    fn take(&mut self, longest: Duration) -> Take<()> {
+        match self.0 {
+            "take" => panic!("in take, on purpose"),
+            "hand_back" => Take::Job(()),
+            _ => {
+                thread::sleep(longest);
+                Take::Nothing
+            }
+        }
+    }
+
+    fn work(&mut self, (): &mut ()) -> Result<(), WorkError> {
+        Err("on purpose".into())
+    }
+
+    fn hand_back(&mut self, (): (), _: Failure) {
+        panic!("in hand_back, on purpose");
+    }
+}
+
+/// No stop is set: it is the panic that ends the others.
+#[test]
+fn a_panic_outside_of_work_ends_the_run() {
+    let _watchdog = Watchdog::new();
+    for place in ["make", "take", "hand_back"] {
+        let workers = Workers::new("fragile", 3).poll(Duration::from_millis(10));
+        let run = || {
+            workers.run_each(&Stop::new(), |number| match (number, place) {
+                (1, "make") => panic!("in make, on purpose"),
+                (1, _) => Fragile(place),
+                _ => Fragile("waits"),
+            })
+        };
+        let outcome = std::panic::catch_unwind(run);
+        assert!(outcome.is_err(), "{place}");
+    }
+}
+
+#[test]
+fn more_workers_than_threads_can_be_had_are_an_error() {
+    if !alone("jobs::more_workers_than_threads_can_be_had_are_an_error") {
+        return;
+    }
+    let run = |count| {
+        let closed = |_: Duration| Take::<()>::Closed;
+        Workers::new("many\0", count).run(&Stop::new(), |_| closed, |()| Ok(()), |(), _| {})
+    };
+    for count in [20_000, usize::MAX] {
+        let error = run(count).unwrap_err();
+        println!("{error}");
+    }
+    assert_eq!(run(2).unwrap().done, 0);
+    allow_more(1 << 20);
+    run(2).unwrap_err();
+}
+
+/// How often a worker with the shortest poll interval asks for a job, and how
+/// often it may.
+fn asks(source: impl Fn(Duration) -> Take<()> + Sync) -> (usize, usize) {
+    let (stop, asks) = (Stop::new(), AtomicUsize::new(0));
+    let counted = |longest| {
+        asks.fetch_add(1, SeqCst);
+        source(longest)
+    };
+    let workers = Workers::new("idle", 0).poll(Duration::ZERO);
+    let begun = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(300));
+            stop.set();
+        });
+        workers
+            .run(&stop, |_| counted, |()| Ok(()), |(), _| {})
+            .unwrap();
+    });
+    let most = begun.elapsed().as_millis() / 4 + 100;
+    (asks.into_inner(), usize::try_from(most).unwrap())
+}
+
+#[test]
+fn asking_for_jobs_in_vain_is_no_spin_whatever_the_intervals() {
+    let (asks_at_once, most) = asks(|_| Take::Nothing);
+    assert!(asks_at_once <= most, "{asks_at_once} of {most}");
+    let queue = Queue::bounded(0, &Stop::new()).poll(Duration::ZERO);
+    let (asks_a_queue, most) = asks(|longest| queue.take(longest));
+    assert!(asks_a_queue <= most, "{asks_a_queue} of {most}");
+    println!("{asks_at_once} and {asks_a_queue} times of {most}");
 }
