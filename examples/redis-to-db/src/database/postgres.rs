@@ -14,6 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, Error, NoTls, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -80,10 +81,7 @@ impl Server {
                     write,
                 });
             }
-            Ok(Err(error)) => Unreached {
-                is_lasting: !passes(&error),
-                why: tell(&error),
-            },
+            Ok(Err(unreached)) => unreached,
             Err(_) => passing("no answer in time".into()),
         };
         // A name that is still being looked up is not waited for.
@@ -91,20 +89,26 @@ impl Server {
         Err(why)
     }
 
-    async fn begin(&self) -> Result<(Client, Statement), Error> {
+    async fn begin(&self) -> Result<(Client, Statement), Unreached> {
         let client = self.reach().await?;
         if client.query_one(SETTINGS, &[]).await?.get(1) {
             client.batch_execute(&format!("{LOCK}; {TABLE}")).await?;
         }
-        // Where the table has other types, that is found here and not with each
-        // message.
-        let write = WRITE.replace("$1", "$1::text").replace("$2", "$2::bytea");
         // What only a write would find wrong: no permission, no such column, no
         // key. EXPLAIN looks at all of it and writes nothing.
-        let trial = write.replace("$1", "''").replace("$2", "''");
+        let trial = WRITE.replace("$1", "''").replace("$2", "''");
         client.batch_execute(&format!("EXPLAIN {trial}")).await?;
-        let write = client.prepare(&write).await?;
-        Ok((client, write))
+        let write = client.prepare(WRITE).await?;
+        if let [key, body] = write.params()
+            && <&str>::accepts(key)
+            && <&[u8]>::accepts(body)
+        {
+            return Ok((client, write));
+        }
+        Err(Unreached {
+            is_lasting: true,
+            why: format!("key and body are {:?}, not text and bytea", write.params()),
+        })
     }
 
     async fn reach(&self) -> Result<Client, Error> {
@@ -169,6 +173,15 @@ fn encryption(authority: Option<&Path>) -> Result<MakeRustlsConnect> {
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let config = config.with_root_certificates(roots).with_no_client_auth();
     Ok(MakeRustlsConnect::new(config))
+}
+
+impl From<Error> for Unreached {
+    fn from(error: Error) -> Self {
+        Self {
+            is_lasting: !passes(&error),
+            why: tell(&error),
+        }
+    }
 }
 
 /// The class of an error, and where it is one of its own, its code.
