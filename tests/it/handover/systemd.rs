@@ -5,4 +5,5 @@
 
 mod machine;
 mod reloads;
+mod traffic;
 mod units;

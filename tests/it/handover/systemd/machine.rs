@@ -6,12 +6,11 @@ use rustix::process::{Pid, Signal, getuid};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -20,9 +19,7 @@ const HERE: &str = env!("CARGO_MANIFEST_DIR");
 /// What a unit's programs find on their PATH.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What the units serve.
-const ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7));
-/// What a client sends.
-const MESSAGE: usize = 1000;
+pub(super) const ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7));
 
 /// Dropping it ends all that runs in it.
 pub(super) struct Machine {
@@ -200,7 +197,7 @@ impl Machine {
     }
 
     /// Runs this in its network, on a thread of its own, which stays there.
-    fn inside<T: Send + 'static>(
+    pub(super) fn inside<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> JoinHandle<T> {
@@ -225,24 +222,6 @@ impl Machine {
         assert_eq!(&echo, b"hello");
         Ok(())
     }
-
-    /// Clients from inside, one after the other on each of some threads, until
-    /// [`Traffic::end`].
-    pub(super) fn traffic(&self) -> Traffic {
-        let over = Arc::new(AtomicBool::new(false));
-        let come_and_go = || {
-            let over = Arc::clone(&over);
-            self.inside(move || {
-                let mut seen = Seen::default();
-                while !over.load(Relaxed) {
-                    seen.note(ask());
-                }
-                seen
-            })
-        };
-        let threads = (0..4).map(|_| come_and_go()).collect();
-        Traffic { over, threads }
-    }
 }
 
 impl Drop for Machine {
@@ -257,58 +236,4 @@ impl Drop for Machine {
             assert!(gone, "left over: {}", self.console());
         }
     }
-}
-
-pub(super) struct Traffic {
-    over: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<Seen>>,
-}
-
-impl Traffic {
-    /// What all of them have seen.
-    pub(super) fn end(mut self) -> Seen {
-        self.over.store(true, Relaxed);
-        let mut all = Seen::default();
-        for thread in self.threads.drain(..) {
-            let seen = thread.join().unwrap();
-            all.echoed += seen.echoed;
-            all.wrong.extend(seen.wrong);
-        }
-        all
-    }
-}
-
-impl Drop for Traffic {
-    fn drop(&mut self) {
-        self.over.store(true, Relaxed);
-    }
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Seen {
-    pub(super) echoed: usize,
-    /// Clients that were refused, reset or answered in part.
-    pub(super) wrong: Vec<String>,
-}
-
-impl Seen {
-    fn note(&mut self, answer: io::Result<usize>) {
-        match answer {
-            Ok(MESSAGE) => self.echoed += 1,
-            // Its message crossed the end of file on its way.
-            Ok(0) => {}
-            // The first of them are enough to know.
-            _ if self.wrong.len() > 5 => {}
-            Ok(count) => self.wrong.push(format!("{count} of {MESSAGE} bytes")),
-            Err(error) => self.wrong.push(error.to_string()),
-        }
-    }
-}
-
-/// How much of one message comes back.
-fn ask() -> io::Result<usize> {
-    let mut client = connect(ADDRESS)?;
-    client.write_all(&[7; MESSAGE])?;
-    client.shutdown(Shutdown::Write)?;
-    client.read_to_end(&mut Vec::new())
 }

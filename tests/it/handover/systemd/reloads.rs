@@ -1,6 +1,7 @@
 //! `systemctl reload`, and what comes after it.
 
 use super::machine::Machine;
+use super::traffic::Traffic;
 use crate::harness::{eventually, read_to_end};
 use rustix::process::Signal;
 use std::io::{ErrorKind, Write};
@@ -52,7 +53,7 @@ fn after_reloads_under_traffic_a_stop_answers_what_is_in_hand() {
     };
     machine.systemctl(&["start", "lastecho"]);
     assert_eq!(machine.show("StatusText"), "serving");
-    let traffic = machine.traffic();
+    let traffic = Traffic::begin(&machine);
     for _ in 0..2 {
         let before = machine.show("MainPID");
         machine.systemctl(&["reload", "lastecho"]);

@@ -1,6 +1,7 @@
 //! The socket unit, and the watchdog.
 
 use super::machine::Machine;
+use super::traffic::Traffic;
 use crate::harness::eventually;
 use rustix::process::Signal;
 use std::thread;
@@ -17,7 +18,7 @@ fn with_the_socket_unit_a_restart_refuses_and_loses_no_client() {
     assert_eq!(machine.show("ActiveState"), "inactive");
     machine.echoes().unwrap(); // the first client starts it
     assert_eq!(machine.show("ActiveState"), "active");
-    let traffic = machine.traffic();
+    let traffic = Traffic::begin(&machine);
     for verb in ["restart", "reload", "restart"] {
         let before = machine.show("MainPID");
         machine.systemctl(&[verb, "lastecho"]);
@@ -33,7 +34,7 @@ fn with_the_socket_unit_a_restart_refuses_and_loses_no_client() {
     machine.configure("");
     machine.systemctl(&["start", "lastecho"]);
     let refuses = |_| {
-        let traffic = machine.traffic();
+        let traffic = Traffic::begin(&machine);
         machine.systemctl(&["restart", "lastecho"]);
         let wrong = traffic.end().wrong;
         println!("without the socket unit: {wrong:?}");
