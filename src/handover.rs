@@ -68,6 +68,7 @@ use std::io::{self, ErrorKind, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
+use std::sync::TryLockError;
 use std::time::Duration;
 
 pub use crate::inherited::{Inherited, inherited};
@@ -204,8 +205,12 @@ impl Handover {
     /// The right to hand over, which a server has while it serves.
     fn begin(&self, stop: &Stop) -> io::Result<MutexGuard<'_, bool>> {
         let refused = |kind, why| Err(io::Error::new(kind, why));
-        let Ok(serving) = self.serving.try_lock() else {
-            return refused(ErrorKind::WouldBlock, "another handover is under way");
+        let serving = match self.serving.try_lock() {
+            Ok(serving) => serving,
+            Err(TryLockError::Poisoned(serving)) => serving.into_inner(), // as `lock` takes it
+            Err(TryLockError::WouldBlock) => {
+                return refused(ErrorKind::WouldBlock, "another handover is under way");
+            }
         };
         if self.is_done() {
             return refused(ErrorKind::NotConnected, "handed over already");

@@ -149,10 +149,11 @@ impl Process {
     }
 
     /// Leaves it to itself: when this returns, it is not our child's any more.
-    /// Returns its process number.
+    /// Returns its process number. Blocks until the child between us has been
+    /// killed, for a second at most.
     pub(crate) fn let_go(self) -> u32 {
         drop(self.keep);
-        let _ = self.starter.join();
+        ends(&self.starter);
         let id = self.id.map(|id| id.as_raw_nonzero().get().unsigned_abs());
         id.unwrap_or(0)
     }
@@ -225,7 +226,7 @@ fn start(mut command: Command, held: u64, say: &Sender<Started>, kept: &Receiver
     }
 }
 
-/// Waits a moment for a thread's end.
+/// Waits a moment for a thread's end, and says whether it has come.
 fn ends(thread: &JoinHandle<()>) -> bool {
     let patience = Deadline::after(PATIENCE);
     while !thread.is_finished() && !patience.has_passed() {
