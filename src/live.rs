@@ -32,12 +32,14 @@ impl Live {
         self.table.report()
     }
 
-    /// How often accepting came round: with a client, without one when a poll
+    /// How often accepting came round on each of the [addresses](Self::addresses): with a client, without one when a poll
     /// interval had passed, or because there was no room for more. It stands
     /// still while accepting fails or hangs, which is what a watchdog looks for.
     #[must_use]
-    pub fn rounds(&self) -> u64 {
-        self.table.rounds()
+    pub fn rounds(&self) -> Vec<u64> {
+        let mut rounds = self.table.rounds();
+        rounds.resize(self.addresses.len(), 0);
+        rounds
     }
 }
 

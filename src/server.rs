@@ -25,6 +25,12 @@ use std::io::{self, ErrorKind};
 use std::net::{TcpListener, ToSocketAddrs};
 use std::time::Duration;
 
+/// Half of an idle timeout is a socket timeout.
+const LEAST_IDLE: Duration = LEAST_POLL.saturating_mul(2);
+/// What an echo and the end of a connection need, with room to spare.
+const LEAST_STACK: usize = 128 * 1024;
+/// The standard library rounds a stack up to whole pages; this leaves room for it.
+const MOST_STACK: usize = isize::MAX.unsigned_abs();
 /// A tiny drain timeout means "do not wait", not "burn the processor".
 const LEAST_SHARE: Duration = Duration::from_millis(10);
 
@@ -179,8 +185,14 @@ impl Server {
         self
     }
 
-    /// How long a stop may take before what is left is cut; `None` waits for
-    /// as long as the clients take. 8 s by default, below the 10 s that Docker
+    /// The poll interval that is used; see [`poll`](Self::poll).
+    #[must_use]
+    pub fn poll_interval(&self) -> Duration {
+        effective_poll(self.poll, self.drain_timeout)
+    }
+
+    /// How long a stop may take before what is left is cut: zero cuts at once,
+    /// `None` waits for as long as the clients take. 8 s by default, below the 10 s that Docker
     /// and many supervisors allow.
     #[must_use]
     pub fn drain_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
@@ -188,19 +200,20 @@ impl Server {
         self
     }
 
-    /// Closes a connection that moved no byte in either direction for so long.
-    /// `None`, the default, waits for ever.
+    /// Closes a connection that moved no byte in either direction for so long,
+    /// 8 ms at least. `None`, the default, waits for ever.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.idle_timeout = timeout.into();
+        self.idle_timeout = timeout.into().map(|timeout| timeout.max(LEAST_IDLE));
         self
     }
 
     /// The most connections served at once; further clients wait in the
-    /// listener's queue. By default, and at most, [`limits::connections`].
+    /// listener's queue. By default, and at most, [`limits::connections`]; one
+    /// at least.
     #[must_use]
     pub fn max_connections(mut self, most: usize) -> Self {
-        self.max_connections = Some(most);
+        self.max_connections = Some(most.max(1));
         self
     }
 
@@ -209,10 +222,11 @@ impl Server {
     /// taken half a second later; not those that the peer has closed and that
     /// neither side owes a byte on. Further ones are closed with FIN, politely up
     /// to twice the limit; beyond that without waiting for the peer, which may
-    /// then be reset if it goes on sending. `None`, the default, sets no limit.
+    /// then be reset if it goes on sending. One at least; `None`, the default, sets
+    /// no limit.
     #[must_use]
     pub fn max_per_peer(mut self, most: impl Into<Option<usize>>) -> Self {
-        self.max_per_peer = most.into();
+        self.max_per_peer = most.into().map(|most| most.max(1));
         self
     }
 
@@ -230,15 +244,17 @@ impl Server {
         self
     }
 
-    /// The stack of a connection's thread, in bytes; 2 MiB by default. Only
-    /// what a handler touches becomes resident; 128 KiB suffice for an echo.
+    /// The stack of a connection's thread, in bytes; 2 MiB by default, 128 KiB
+    /// at least, which suffice for an echo. Only what a handler touches becomes
+    /// resident. [`run`](Self::run) fails where there is no room for one.
     #[must_use]
     pub fn stack_size(mut self, bytes: usize) -> Self {
-        self.stack_size = bytes;
+        self.stack_size = bytes.clamp(LEAST_STACK, MOST_STACK);
         self
     }
 
-    /// Sets the stop once so many connections have ended.
+    /// Sets the stop once so many connections have ended; zero sets it as soon
+    /// as the server is ready, and serves only those who are connected by then.
     #[must_use]
     pub fn stop_after(mut self, connections: u64) -> Self {
         self.stop_after = Some(connections);
@@ -306,6 +322,9 @@ impl Server {
             });
             // Nobody is served before that was told.
             crew.table.set_limits(limits, per_peer);
+            if crew.stop_after == Some(0) {
+                stop.set();
+            }
             Ok(drain::supervise(&crew, scope, grace, drain_timeout))
         })?;
         *lock(&serving) = false; // a handover has its last word first
@@ -345,7 +364,7 @@ impl Server {
     }
 
     fn into_crew<'env, F>(self, stop: &Stop, handler: &'env F) -> io::Result<Crew<'env, F>> {
-        let poll = effective_poll(self.poll, self.drain_timeout);
+        let poll = self.poll_interval();
         let spare = self
             .listeners
             .first()

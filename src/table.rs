@@ -49,9 +49,9 @@ struct State {
     served: usize,
     /// By port: threads in accept, each of which may bring one more.
     accepting: Vec<usize>,
-    /// How often a thread came round: back from accept without trouble, or
-    /// from a wait for room.
-    rounds: u64,
+    /// By port: how often a thread came round, back from accept without trouble
+    /// or from a wait for room.
+    rounds: Vec<u64>,
     peers: Peers,
     next_id: u64,
     ended: u64,
@@ -89,6 +89,13 @@ impl State {
         }
     }
 
+    fn come_round(&mut self, port: usize) {
+        if self.rounds.len() <= port {
+            self.rounds.resize(port + 1, 0);
+        }
+        self.rounds[port] += 1;
+    }
+
     /// Whether there is room for one more beside so many that are expected.
     fn has_room(&self, expected: usize) -> bool {
         let limits = &self.limits;
@@ -121,7 +128,7 @@ impl Table {
         let mut state = self.wait_for(longest, |state| state.room(port) != Room::Full);
         let room = state.room(port);
         if room == Room::Full {
-            state.rounds += 1;
+            state.come_round(port);
         }
         if room == Room::Free {
             if state.accepting.len() <= port {
@@ -137,7 +144,9 @@ impl Table {
     pub(crate) fn return_turn(&self, port: usize, well: bool) {
         let mut state = lock(&self.state);
         state.accepting[port] -= 1;
-        state.rounds += u64::from(well);
+        if well {
+            state.come_round(port);
+        }
         self.wake_waiting(&state);
     }
 
@@ -240,9 +249,9 @@ impl Table {
         lock(&self.state).next_id
     }
 
-    /// How often a thread came round in accepting; it only grows.
-    pub(crate) fn rounds(&self) -> u64 {
-        lock(&self.state).rounds
+    /// By port: how often a thread came round in accepting; it only grows.
+    pub(crate) fn rounds(&self) -> Vec<u64> {
+        lock(&self.state).rounds.clone()
     }
 
     /// Counts a thread in, before it starts.

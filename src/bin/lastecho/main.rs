@@ -101,7 +101,7 @@ fn serve(options: &Options) -> Result<Report> {
     let present = Running::new(&server, program, &stop, options)?;
     let running = running.get_or_init(|| present);
     warn_if_open(running.live.addresses(), options);
-    let observer = observer(stdout.clone(), running, succeeds, options.poll);
+    let observer = observer(stdout.clone(), running, succeeds, server.poll_interval());
     let server = server.observe(timeline.before(observer));
     let echo = Echo {
         buffer: options.buffer,

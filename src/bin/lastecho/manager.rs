@@ -71,25 +71,22 @@ impl Manager {
     }
 
     /// Pings the manager's watchdog, if it has one for us, for as long as
-    /// accepting goes round, which it does at least once per poll interval.
+    /// accepting goes round on every listener, which it does at least once per
+    /// poll interval (the one that is used).
     pub(crate) fn watch(&self, live: Live, poll: Duration) {
         let (Some(_), Some(limit)) = (&self.0, watchdog()) else {
             return;
         };
         let interval = limit / 3;
         if poll > interval {
-            log::warn!("--poll {poll:?} is long for a watchdog of {limit:?}");
+            log::warn!("a poll interval of {poll:?} is long for a watchdog of {limit:?}");
         }
         let manager = self.clone();
         let watch = move || {
-            let mut seen = (live.rounds(), Instant::now());
+            let mut rounds = Rounds::default();
             loop {
-                let rounds = live.rounds();
-                if rounds != seen.0 {
-                    seen = (rounds, Instant::now());
-                }
                 // Between two rounds there may be a whole poll interval.
-                if seen.1.elapsed() < interval + poll {
+                if rounds.longest_pause(&live.rounds()) < interval.saturating_add(poll) {
                     manager.tell("WATCHDOG=1");
                 }
                 thread::sleep(interval);
@@ -99,6 +96,25 @@ impl Manager {
         if let Err(error) = thread.spawn(watch) {
             log::warn!("no watchdog: {error}");
         }
+    }
+}
+
+/// How often accepting came round on each listener, and since when it is that often.
+#[derive(Default)]
+struct Rounds(Vec<(u64, Instant)>);
+
+impl Rounds {
+    /// How long the listener has stood still that has done so for longest.
+    fn longest_pause(&mut self, rounds: &[u64]) -> Duration {
+        let now = Instant::now();
+        self.0.resize(rounds.len(), (0, now));
+        for (seen, &count) in self.0.iter_mut().zip(rounds) {
+            if seen.0 != count {
+                *seen = (count, now);
+            }
+        }
+        let pauses = self.0.iter().map(|(_, since)| now - *since);
+        pauses.max().unwrap_or_default()
     }
 }
 
@@ -126,4 +142,21 @@ fn connect(name: &str) -> io::Result<OwnedFd> {
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&address)?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_listener_that_stands_still_is_seen_beside_others() {
+        let mut rounds = Rounds::default();
+        assert_eq!(rounds.longest_pause(&[0, 0]), Duration::ZERO);
+        let moment = Duration::from_millis(20);
+        thread::sleep(moment);
+        assert!(rounds.longest_pause(&[1, 0]) >= moment);
+        thread::sleep(moment);
+        assert!(rounds.longest_pause(&[2, 0]) >= 2 * moment);
+        assert_eq!(rounds.longest_pause(&[3, 1]), Duration::ZERO);
+    }
 }

@@ -259,11 +259,29 @@ fn the_watchdog_is_not_pinged_while_accepting_fails() {
     assert_eq!(manager.next(), None, "the watchdog is another process's");
     family.stop();
 
+    // What counts is the poll interval that is used: a quarter of the drain timeout.
+    for poll in ["50ms", "1h"] {
+        hang_and_come_back(&["--poll", poll, "--drain-timeout", "400ms", "127.0.0.1:0"]);
+    }
+}
+
+/// The longest interval is no reason to kill a server that is well.
+#[test]
+fn the_watchdog_is_pinged_with_the_longest_poll_interval() {
     let manager = Manager::new();
-    let family = manager.start(
-        &["--poll", "50ms", "127.0.0.1:0"],
-        &[("WATCHDOG_USEC", "300000")],
-    );
+    let longest = format!("{}s", u64::MAX);
+    let arguments = ["--poll", &longest, "--drain-timeout", "none", "127.0.0.1:0"];
+    let family = manager.start(&arguments, &[("WATCHDOG_USEC", "300000")]);
+    assert_eq!(manager.next().as_deref(), Some(READY));
+    for _ in 0..5 {
+        assert_eq!(manager.next().as_deref(), Some("WATCHDOG=1"));
+    }
+    family.stop();
+}
+
+fn hang_and_come_back(arguments: &[&str]) {
+    let manager = Manager::new();
+    let family = manager.start(arguments, &[("WATCHDOG_USEC", "300000")]);
     // No descriptor is left, so a client waits and every accept fails.
     let pid = Some(family.youngest());
     let limit = rustix::process::Rlimit {
