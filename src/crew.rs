@@ -228,7 +228,7 @@ where
         }
         let timed_out = link.timed_out.load(Relaxed) || ending == Some(Ending::Idle);
         match (end, returned) {
-            (End::Forced, _) if self.terms.stop.is_set() => Outcome::Cut,
+            (End::Cut, _) => Outcome::Cut,
             (End::Reset, _) => Outcome::Reset,
             (_, Err(_)) => Outcome::Panicked,
             _ if timed_out => Outcome::Idle,
@@ -240,7 +240,7 @@ where
                 );
                 Outcome::Failed
             }
-            (End::Forced, _) => Outcome::Expired,
+            (End::Expired, _) => Outcome::Expired,
             (End::Fin, _) => Outcome::Ended,
         }
     }

@@ -51,9 +51,11 @@ pub(crate) enum End {
     Fin,
     /// The peer reset it, or the network did.
     Reset,
-    /// By force: it was cut, or its linger ran out while there were bytes on
-    /// their way in either direction.
-    Forced,
+    /// It was cut, while it had something in hand or bytes were on their way in
+    /// either direction.
+    Cut,
+    /// Its linger ran out, in normal life, while there were such bytes.
+    Expired,
 }
 
 /// Ends the connection in order, up to the point where dropping it closes it.
@@ -64,7 +66,7 @@ pub(crate) enum End {
 /// a stop until the cut plus one slice (20 ms).
 pub(crate) fn end_in_order(link: &Link) -> End {
     let end = try_in_order(link);
-    if end == End::Forced {
+    if matches!(end, End::Cut | End::Expired) {
         // Failing that, the kernel keeps it for as long as without.
         let _ = SockRef::from(link.socket()).set_tcp_user_timeout(Some(ORPHANED));
     }
@@ -74,7 +76,7 @@ pub(crate) fn end_in_order(link: &Link) -> End {
 fn try_in_order(link: &Link) -> End {
     link.finish_writing();
     if !link.begin_linger() {
-        return End::Forced;
+        return End::Cut;
     }
     if link.broken.load(Relaxed) || link.shut(Shutdown::Write).is_err() {
         return End::Reset;
@@ -140,13 +142,9 @@ impl<'a> Linger<'a> {
                 }
                 Swept::Quiet(_) => self.last_heard = Some(Instant::now()),
             }
-            if self.is_over() {
+            if let Some(end) = self.is_over() {
                 let sending = self.last_heard.is_some() && self.quiet_for() < QUIET;
-                return if sending || out > 0 {
-                    End::Forced
-                } else {
-                    End::Fin
-                };
+                return if sending || out > 0 { end } else { End::Fin };
             }
         }
     }
@@ -178,9 +176,13 @@ impl<'a> Linger<'a> {
         self.nap = (self.nap * 2).min(SLICE);
     }
 
-    fn is_over(&self) -> bool {
+    /// By what: a stop that comes a moment later changes nothing.
+    fn is_over(&self) -> Option<End> {
         let terms = &self.link.terms;
-        terms.is_cut() || (self.limit.has_passed() && !terms.stop.is_set())
+        if terms.is_cut() {
+            return Some(End::Cut);
+        }
+        (self.limit.has_passed() && !terms.stop.is_set()).then_some(End::Expired)
     }
 }
 
@@ -230,5 +232,19 @@ mod tests {
         assert_eq!(linger.limit, Deadline::NEVER);
         linger.note_progress(1);
         assert_ne!(linger.limit, Deadline::NEVER);
+    }
+
+    #[test]
+    fn a_linger_that_ran_out_before_a_stop_was_not_cut_by_it() {
+        let (link, _client) = pair(1);
+        let mut linger = Linger::new(&link);
+        assert_eq!(linger.is_over(), None);
+        linger.limit = Deadline::after(Duration::ZERO);
+        assert_eq!(linger.is_over(), Some(End::Expired));
+        // From the stop on, the cut is the limit.
+        link.terms.stop.set();
+        assert_eq!(linger.is_over(), None);
+        link.terms.stop.cut();
+        assert_eq!(linger.is_over(), Some(End::Cut));
     }
 }

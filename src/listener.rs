@@ -213,10 +213,11 @@ impl Listener {
         self.socket()?.as_fd().try_clone_to_owned()
     }
 
-    /// Whether a client waits to be accepted, without waiting for one.
+    /// Whether a client waits to be accepted, or may: the kernel may have no
+    /// memory for the look. Never blocks.
     pub(crate) fn has_client(&self) -> bool {
         let socket = self.socket();
-        socket.is_ok_and(|socket| sys::wait_readable(&*socket, Duration::ZERO))
+        socket.is_ok_and(|socket| !sys::has_nothing(&*socket))
     }
 
     /// How many clients are in the middle of their handshake, of those that

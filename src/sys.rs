@@ -97,15 +97,23 @@ pub(crate) fn wait_writable(socket: impl AsFd, timeout: Duration) -> bool {
     !wait(socket, PollFlags::OUT, timeout).is_empty()
 }
 
+/// Whether there is nothing to read, for certain: where the kernel has no
+/// memory for the look, there may be. Never blocks.
+pub(crate) fn has_nothing(socket: impl AsFd) -> bool {
+    try_wait(socket, PollFlags::IN, Duration::ZERO).is_ok_and(|events| events.is_empty())
+}
+
 /// Which of the events there is, or an error or hang-up, within the timeout.
 fn wait(socket: impl AsFd, events: PollFlags, timeout: Duration) -> PollFlags {
+    // A signal, or no memory for the wait: callers look again either way.
+    try_wait(socket, events, timeout).unwrap_or(PollFlags::empty())
+}
+
+fn try_wait(socket: impl AsFd, events: PollFlags, timeout: Duration) -> io::Result<PollFlags> {
     let timeout = Timespec::try_from(timeout).ok();
     let mut look = [PollFd::new(&socket, events)];
-    match poll(&mut look, timeout.as_ref()) {
-        Ok(_) => look[0].revents(),
-        // A signal, or no memory for the wait: callers look again either way.
-        Err(_) => PollFlags::empty(),
-    }
+    poll(&mut look, timeout.as_ref())?;
+    Ok(look[0].revents())
 }
 
 /// Whether a thread that is started now would find memory for its beginnings.
