@@ -1,5 +1,6 @@
 //! The library in process: what its user may rely on.
 
+mod arguments;
 mod embedded;
 mod events;
 mod floods;
