@@ -133,7 +133,7 @@ struct Door {
     ask_again: Instant,
     /// Clients in the middle of their handshake when it was last asked.
     half_open: usize,
-    /// Whether it was logged that it cannot be asked.
+    /// Whether it could not be asked the last time.
     blind: bool,
 }
 
@@ -180,6 +180,9 @@ impl Door {
             return false;
         }
         let quiet = self.quiet_since.elapsed();
+        if self.blind && quiet >= self.blind_grace {
+            return true;
+        }
         if quiet < self.grace || Instant::now() < self.ask_again {
             return false;
         }
@@ -188,6 +191,7 @@ impl Door {
             // One whose handshake has ended since we looked is in a queue now.
             Ok(()) => !crew.ports_of_ours().any(|port| port.listener.has_client()),
             Err(error) => {
+                // It may be able to answer the next time: a lack of descriptors.
                 if !std::mem::replace(&mut self.blind, true) {
                     log::debug!("cannot ask for clients in a handshake: {error}");
                 }
@@ -203,6 +207,7 @@ impl Door {
         let half_open = half_open.sum::<io::Result<usize>>();
         self.ask_again = Instant::now() + began.elapsed() * ASKING_PAUSE;
         self.half_open = half_open?;
+        self.blind = false;
         Ok(())
     }
 }

@@ -119,10 +119,13 @@ fn a_server_that_spins_on_failing_accepts_is_caught() {
                 &format!("accept4:error=EINTR:when=1..{MANY}"),
             )
         },
-        |server, _| echo(&mut server.connect(), b"at last").unwrap(),
+        |server, fault| {
+            echo(&mut server.connect(), b"at last").unwrap();
+            // With naps they would take longer than this waits.
+            eventually("all failures", || fault.injected() >= MANY);
+        },
     );
     let (seen, _) = observed.stop().unwrap();
     println!("the control: {seen:?}");
-    // With naps they would take longer than the client waits for its echo.
     assert!(seen.injected >= MANY, "{seen:?}");
 }

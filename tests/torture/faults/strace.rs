@@ -76,10 +76,8 @@ impl Fault {
         text(&self.trace).matches("(INJECTED)").count()
     }
 
-    /// Of the threads that came through so many failing calls, where all are hit:
-    /// how many a second the quickest one made, from its first to its last. Other
-    /// programs can make it fewer, never more.
-    pub(crate) fn quickest(&self, calls: u32) -> Option<f64> {
+    /// When each thread made its failing calls, where all are hit.
+    fn by_thread(&self) -> HashMap<String, Vec<f64>> {
         let mut threads: HashMap<String, Vec<f64>> = HashMap::new();
         for line in text(&self.trace).lines() {
             // "THREAD SECONDS CALL"
@@ -89,6 +87,22 @@ impl Fault {
                 threads.entry(thread.into()).or_default().push(at);
             }
         }
+        threads
+    }
+
+    /// Whether no thread is in the middle of so many failing calls. (One that
+    /// calls now and then is not.)
+    pub(crate) fn is_over(&self, calls: u32) -> bool {
+        let middle = 16..calls as usize;
+        let mut threads = self.by_thread().into_values();
+        !threads.any(|at| middle.contains(&at.len()))
+    }
+
+    /// Of the threads that are through with so many failing calls: how many a
+    /// second the quickest one made, from its first to its last. Other programs
+    /// can make it fewer, never more.
+    pub(crate) fn quickest(&self, calls: u32) -> Option<f64> {
+        let threads = self.by_thread();
         let through = threads.values().filter(|at| at.len() >= calls as usize);
         let rates = through.map(|at| f64::from(calls - 1) / (at[at.len() - 1] - at[0]));
         rates.reduce(f64::max)

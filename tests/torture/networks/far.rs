@@ -4,7 +4,7 @@
 use super::joined::Joined;
 use super::relay::Weather;
 use crate::faults::strace::{Fault, Hit};
-use crate::harness::{Broken, Program, Server, promise, read_to_end};
+use crate::harness::{Broken, Program, Server, eventually, promise, read_to_end};
 use crate::{shared, told};
 use rustix::process::Signal;
 use std::io::Write;
@@ -113,11 +113,13 @@ fn where_netlink_is_not_allowed_proc_tells_of_clients_in_their_handshake() {
     let (echo, ended) = served(NETLINK);
     assert_eq!(echo.unwrap_or_default(), b"from far away", "{ended:?}");
     assert_eq!(ended.code(), Some(0), "{ended:?}");
-    let (echo, ended) = served(NETLINK_AND_PROC);
-    println!("with a fixed grace: {echo:?}");
-    assert!(echo.is_err_and(|broken| reset(&broken)), "{ended:?}");
-    let why = "cannot ask for clients in a handshake: netlink: ";
-    assert!(ended.stderr.contains(why), "{ended:?}");
+    // A machine may be so busy that the grace comes to an end too late to do harm.
+    eventually("a reset after a fixed grace", || {
+        let (echo, ended) = served(NETLINK_AND_PROC);
+        let why = "cannot ask for clients in a handshake: netlink: ";
+        assert!(ended.stderr.contains(why), "{ended:?}");
+        echo.is_err_and(|broken| reset(&broken))
+    });
 }
 
 #[test]

@@ -100,6 +100,7 @@ fn a_second_signal_cuts_at_once() {
         app.stdout().matches("process ").count() == 10
     });
     app.signal(Signal::TERM);
+    eventually("the first is seen", || app.stderr().contains("stopping: "));
     // Signals in quick succession are one request.
     std::thread::sleep(Duration::from_millis(300));
     app.signal(Signal::TERM);

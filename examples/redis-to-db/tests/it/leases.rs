@@ -30,6 +30,7 @@ fn strand(signals: usize, forgets: bool) -> Kept {
     relay.hold(2);
     for _ in 0..signals {
         program.term();
+        program.await_log("stopping: ", 1);
         // Signals in quick succession are one request.
         thread::sleep(Duration::from_millis(250));
     }
