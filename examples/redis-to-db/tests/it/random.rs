@@ -25,14 +25,14 @@ use std::{env, thread};
 use sums::Sums;
 use world::World;
 
-/// Runs at the same time: they mostly wait.
-const LANES: u64 = 8;
+/// Runs at the same time. They mostly wait.
+const AT_ONCE: u64 = 8;
 
 /// Carries out so many runs from this seed on, some at the same time.
 fn drive(which: Which, first: u64, runs: u64) -> Sums {
     let (next, sums) = (AtomicU64::new(first), Mutex::new(Sums::new(first, runs)));
     thread::scope(|scope| {
-        for _ in 0..LANES.min(runs.div_ceil(3)) {
+        for _ in 0..AT_ONCE.min(runs.div_ceil(3)) {
             scope.spawn(|| {
                 let mut world = World::new();
                 loop {

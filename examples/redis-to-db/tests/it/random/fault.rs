@@ -35,6 +35,12 @@ pub(super) enum Fault {
     WrongType(&'static str),
     /// Redis is at its `maxmemory`.
     NoMemory,
+    /// Redis takes no further connection.
+    NoConnections,
+    /// PostgreSQL lets new connections only read.
+    ReadOnly,
+    /// Someone else holds the table in PostgreSQL.
+    Locked,
     /// So many bytes are left for `SQLite`.
     DiskFull(u64),
 }

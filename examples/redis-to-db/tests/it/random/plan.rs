@@ -6,22 +6,10 @@ use fastrand::Rng;
 use rustix::process::Signal;
 use std::fmt;
 
-/// Commands of Redis that a user may not be allowed.
-const COMMANDS: [&str; 14] = [
-    "blmove",
-    "lmove",
-    "lrem",
-    "lpush",
-    "rpush",
-    "llen",
-    "hincrby",
-    "hdel",
-    "zadd",
-    "zrem",
-    "zrangebyscore",
-    "time",
-    "evalsha",
-    "eval",
+/// The commands of Redis that the programs need, by the README.
+const COMMANDS: [&str; 16] = [
+    "multi", "evalsha", "script", "blmove", "lmove", "lrem", "lindex", "llen", "hincrby", "hdel",
+    "time", "zadd", "zcount", "zrange", "zrem", "type",
 ];
 /// System calls at which a program may be killed.
 const CALLS: [&str; 12] = [
@@ -44,7 +32,7 @@ const STOPS: [Signal; 4] = [Signal::TERM, Signal::INT, Signal::QUIT, Signal::HUP
 pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) store: Store,
-    /// The server does not wait for the disk unless it is asked to.
+    /// PostgreSQL commits before the disk has it, unless it is asked not to.
     pub(super) is_lax: bool,
     /// Of so many messages one is no good.
     pub(super) poison: usize,
@@ -160,12 +148,13 @@ impl Plan {
     }
 
     fn redis(&self, rng: &mut Rng) -> Step {
-        Step::Begin(match rng.u8(0..7) {
+        Step::Begin(match rng.u8(0..8) {
             0 => Fault::RedisAsleep,
             1 => Fault::RedisAway(Signal::KILL),
             2 => Fault::RedisAway(Signal::TERM),
             3 | 4 => Fault::Refused(of(rng, &COMMANDS)),
-            5 => Fault::WrongType(of(rng, &["failures", "dead"])),
+            5 => Fault::WrongType(of(rng, &["failures", "dead", "leases"])),
+            6 => Fault::NoConnections,
             _ => Fault::NoMemory,
         })
     }
@@ -173,7 +162,7 @@ impl Plan {
     fn database(&self, rng: &mut Rng) -> Step {
         Step::Begin(match self.store {
             Store::Sqlite => Fault::DiskFull(rng.u64(0..64) << 10),
-            Store::Postgres => Fault::PostgresAway,
+            Store::Postgres => of(rng, &[Fault::PostgresAway, Fault::ReadOnly, Fault::Locked]),
         })
     }
 
@@ -194,7 +183,7 @@ impl Plan {
         self.steps.push((at, step));
     }
 
-    /// When it is over.
+    /// Adds a fault and its end; returns when that is.
     fn push_fault(&mut self, rng: &mut Rng, at: u64, fault: Fault) -> u64 {
         let longest = match fault {
             // Longer than its lease.

@@ -1,4 +1,5 @@
-//! The servers, the disk and the wires of one run, and what befalls them.
+//! The servers, the disk and the relays of a run, and the faults that happen to
+//! them.
 
 use super::disk::Disk;
 use super::fault::{Fault, Launch, Side, Store};
@@ -39,6 +40,9 @@ pub(super) struct World {
     to_redis: Relay,
     to_postgres: Relay,
     store: Store,
+    /// Connections that make a fault last, or can end it.
+    locking: Option<postgres::Client>,
+    admitted: Option<redis::Connection>,
 }
 
 impl World {
@@ -51,6 +55,8 @@ impl World {
             to_postgres: Relay::to(postgres.port),
             disk: Disk::mount(),
             store: Store::Sqlite,
+            locking: None,
+            admitted: None,
             account,
             postgres,
         }
@@ -60,14 +66,9 @@ impl World {
     pub(super) fn renew(&mut self, plan: &Plan) {
         self.store = plan.store;
         self.disk.remove_database();
-        let lax = if plan.is_lax { "off" } else { "on" };
-        let mut client = self.postgres.try_connect().unwrap();
-        // The statements themselves must last.
-        let renew = format!(
-            "SET synchronous_commit = on; DROP TABLE IF EXISTS messages; \
-             ALTER ROLE postgres SET synchronous_commit = {lax}"
-        );
-        client.batch_execute(&renew).unwrap();
+        self.execute("DROP TABLE IF EXISTS messages");
+        let waits = if plan.is_lax { "off" } else { "on" };
+        self.set("synchronous_commit", waits);
         self.account.renew(self.postgres.url());
     }
 
@@ -136,6 +137,18 @@ impl World {
                 self.account.redis_command::<()>(&["SETNX", &key, "text"]);
             }
             Fault::NoMemory => self.limit_memory("1"),
+            Fault::NoConnections => {
+                self.admitted = Some(self.account.redis.connect());
+                self.limit_clients("1");
+            }
+            Fault::ReadOnly => self.set("default_transaction_read_only", "on"),
+            Fault::Locked => {
+                let lock = "SET lock_timeout = '100ms'; BEGIN; LOCK TABLE messages";
+                let mut client = self.postgres.try_connect().unwrap();
+                // There may be no table yet.
+                let _ = client.batch_execute(lock);
+                self.locking = Some(client);
+            }
             Fault::DiskFull(left) => self.disk.fill(left),
         }
     }
@@ -156,6 +169,12 @@ impl World {
                     .redis_command::<()>(&["EVAL", DELETE, "1", &key]);
             }
             Fault::NoMemory => self.limit_memory("0"),
+            Fault::NoConnections => {
+                self.limit_clients("10000");
+                self.admitted = None;
+            }
+            Fault::ReadOnly => self.set("default_transaction_read_only", "off"),
+            Fault::Locked => self.locking = None,
             Fault::DiskFull(_) => self.disk.make_room(),
         }
     }
@@ -168,6 +187,26 @@ impl World {
     fn limit_memory(&self, bytes: &str) {
         self.account
             .redis_command::<()>(&["CONFIG", "SET", "maxmemory", bytes]);
+    }
+
+    fn limit_clients(&mut self, most: &str) {
+        let mut limit = redis::cmd("CONFIG");
+        let limit = limit.arg("SET").arg("maxclients").arg(most);
+        limit.exec(self.admitted.as_mut().unwrap()).unwrap();
+    }
+
+    /// Sets what holds for new connections to PostgreSQL.
+    fn set(&self, setting: &str, value: &str) {
+        self.execute(&format!("ALTER ROLE postgres SET {setting} = {value}"));
+    }
+
+    /// Executes a statement in PostgreSQL, for good, whatever is [set](Self::set).
+    fn execute(&self, statement: &str) {
+        let mut client = self.postgres.try_connect().unwrap();
+        let write = "SET default_transaction_read_only = off";
+        for statement in [write, "SET synchronous_commit = on", statement] {
+            client.batch_execute(statement).unwrap();
+        }
     }
 
     /// Waits until nothing of any program is on its way or running.
@@ -186,7 +225,7 @@ impl World {
         });
     }
 
-    /// Has the database at hand for [`Account::places`].
+    /// Fetches the database for [`Account::places`].
     pub(super) fn fetch_database(&mut self) {
         if self.store == Store::Sqlite {
             let file = self.account.path("copy");
