@@ -21,7 +21,7 @@ fn run(url: &str, options: &[&str]) -> Ended {
 }
 
 /// One line, and this in it.
-fn assert_told(ended: &Ended, word: &str) {
+pub(crate) fn assert_told(ended: &Ended, word: &str) {
     assert_eq!(
         (ended.code, ended.stderr.lines().count()),
         (Some(1), 1),
