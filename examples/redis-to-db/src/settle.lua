@@ -6,8 +6,8 @@
 -- Returns 1 where the message went to the dead.
 --
 -- A script is no transaction: where Redis refuses one command, what the earlier
--- ones did stays done. So the message is never taken out first: LMOVE moves it
--- or does nothing, and all that comes before it may be done twice.
+-- ones did stays done, and it is run again. So the message is never taken out
+-- first: LMOVE moves it or does nothing, and what comes before it changes nothing.
 local mine, list, failures, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local message, how, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
@@ -31,8 +31,12 @@ if how == 'back' then
   redis.call('LMOVE', mine, list, from, 'RIGHT')
   return 0
 end
-if how == 'last' or redis.call('HINCRBY', failures, message, 1) < most then
+-- By 0: a failure counts once, when the message has moved.
+if how == 'last' or redis.call('HINCRBY', failures, message, 0) + 1 < most then
   redis.call('LMOVE', mine, list, from, 'LEFT')
+  if how == 'failed' then
+    redis.call('HINCRBY', failures, message, 1)
+  end
   return 0
 end
 redis.call('LMOVE', mine, dead, from, 'LEFT')

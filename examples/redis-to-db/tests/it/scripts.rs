@@ -152,7 +152,8 @@ fn not_borne(calls: &[Call]) -> Vec<String> {
 fn settling(script: &'static str) -> [Call; 3] {
     [
         Call::settle(script, "back", "5", "messages"),
-        Call::settle(script, "failed", "50", "messages"),
+        // The fourth try is the first that counts.
+        Call::settle(script, "failed", "2", "messages"),
         Call::settle(script, "failed", "1", "messages:dead"),
     ]
 }
