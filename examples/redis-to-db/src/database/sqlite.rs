@@ -11,6 +11,15 @@ use std::time::{Duration, Instant};
 /// How long a write waits for another process's lock.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Whether the table has each key as it came, and no two for the same: else the
+/// second would be lost as a duplicate of the first.
+const APART: &str = "SELECT EXISTS (SELECT 1 FROM pragma_table_xinfo('messages') \
+    WHERE name = 'key' COLLATE NOCASE AND type NOT LIKE '%INT%' AND (type = '' \
+    OR type LIKE '%CHAR%' OR type LIKE '%CLOB%' OR type LIKE '%TEXT%' OR type LIKE '%BLOB%')) \
+    AND NOT EXISTS (SELECT 1 FROM pragma_index_list('messages') AS list, \
+    pragma_index_xinfo(list.name) AS part WHERE list.\"unique\" AND part.key \
+    AND part.name = 'key' COLLATE NOCASE AND part.coll <> 'BINARY')";
+
 /// An `SQLite` file and the connection to it.
 pub struct Sqlite {
     path: PathBuf,
@@ -108,6 +117,13 @@ impl Open {
             return Err(lasting(path, "is read-only"));
         }
         prepare(&connection).map_err(failed)?;
+        if !connection
+            .query_one(APART, [], |row| row.get(0))
+            .map_err(failed)?
+        {
+            let why = "the table takes two keys for one: let key be TEXT, without a collation";
+            return Err(lasting(path, why));
+        }
         let files = files(path);
         if files[0].is_none() {
             return Err(lasting(path, "is not a file")); // ":memory:"

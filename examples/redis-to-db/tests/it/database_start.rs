@@ -25,15 +25,26 @@ fn a_path_that_is_no_database_is_named_at_the_start() {
         "This is a text that is longer than a header. ".repeat(50),
     )
     .unwrap();
-    let file = rusqlite::Connection::open(path("other")).unwrap();
-    file.execute_batch("CREATE TABLE messages (key TEXT, body BYTEA, written INTEGER)")
-        .unwrap();
-    drop(file);
+    for (name, key) in [
+        ("other", "TEXT"),
+        ("number", "NUMERIC PRIMARY KEY"),
+        ("integer", "INTEGER PRIMARY KEY"),
+        ("nocase", "TEXT COLLATE NOCASE PRIMARY KEY"),
+        ("rtrim", "TEXT UNIQUE COLLATE RTRIM"),
+    ] {
+        let file = rusqlite::Connection::open(path(name)).unwrap();
+        let table = format!("CREATE TABLE messages (key {key}, body BYTEA, written INTEGER)");
+        file.execute_batch(&table).unwrap();
+    }
     for (database, word) in [
         (path("text"), "file is not a database"),
         (path(""), "is not a file"),
         (path("missing/file"), "unable to open database file"),
         (path("other"), "does not match any PRIMARY KEY"),
+        (path("number"), "takes two keys for one"),
+        (path("integer"), "takes two keys for one"),
+        (path("nocase"), "takes two keys for one"),
+        (path("rtrim"), "takes two keys for one"),
         ("/dev/null".into(), "is not a file"),
         (":memory:".into(), "is not a file"),
     ] {
@@ -79,6 +90,10 @@ fn a_postgres_that_will_never_do_is_told_at_once() {
          CREATE TABLE messages (key TEXT PRIMARY KEY, body BYTEA NOT NULL, written INTEGER)",
     );
     postgres.run("CREATE DATABASE other");
+    postgres.run(
+        "CREATE COLLATION any_case \
+         (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
+    );
     let url =
         |user: &str, rest: &str| format!("postgresql://{user}@127.0.0.1:{}/{rest}", postgres.port);
     eventually("the rules are read", || {
@@ -119,6 +134,14 @@ fn a_postgres_that_will_never_do_is_told_at_once() {
         (
             "key TEXT PRIMARY KEY, body TEXT, written INTEGER",
             "[Text, Text], not text and bytea",
+        ),
+        (
+            "key NAME PRIMARY KEY, body BYTEA, written INTEGER",
+            "[Name, Bytea], not text and bytea",
+        ),
+        (
+            "key TEXT COLLATE any_case PRIMARY KEY, body BYTEA, written INTEGER",
+            "takes two keys for one",
         ),
         (
             "key TEXT PRIMARY KEY, body BYTEA, written TEXT",
