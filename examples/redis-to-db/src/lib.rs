@@ -14,5 +14,6 @@ pub mod lists;
 pub mod mover;
 pub mod options;
 pub mod outcome;
+pub mod output;
 pub mod suspects;
 pub mod trouble;

@@ -3,19 +3,15 @@
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use lastecho::escape::{EscapedLog, escaped};
-use lastecho::{Deadline, Shutdown, Stop, nonblocking_writer, signals};
+use lastecho::{Deadline, Shutdown, Stop, signals};
 use redis_to_db::hook::run_before_exit;
 use redis_to_db::mover::Mover;
 use redis_to_db::options::{Options, refuse};
-use redis_to_db::outcome::say;
-use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
+use redis_to_db::output::{complain, flush, say, start_log};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// How long the last lines may take to their reader.
-const LAST_LINES: Duration = Duration::from_secs(1);
 /// Something was left behind, or an error stopped us.
 const NOT_CLEAN: u8 = 3;
 
@@ -25,26 +21,12 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(NOT_CLEAN),
         Err(error) => {
-            if let Ok(stderr) = nonblocking_writer::stderr() {
-                stderr.line(&escaped(&format!("redis-to-db: {error:#}")));
-            }
+            complain("redis-to-db", &format!("{error:#}"));
             ExitCode::FAILURE
         }
     };
-    nonblocking_writer::flush_standard_streams(LAST_LINES);
+    flush();
     status
-}
-
-/// The log goes to standard error, and never waits for its reader.
-fn start_log() -> Result<()> {
-    let config = ConfigBuilder::new()
-        .set_time_format_rfc3339()
-        .add_filter_allow_str("lastecho")
-        .add_filter_allow_str("redis_to_db")
-        .build();
-    let logger = WriteLogger::new(LevelFilter::Info, config, nonblocking_writer::stderr()?);
-    EscapedLog::start(LevelFilter::Info, *logger)?;
-    Ok(())
 }
 
 /// Starts everything, waits for the stop, sees it through; whether it was clean.

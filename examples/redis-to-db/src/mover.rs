@@ -5,7 +5,8 @@ use crate::check::Fault;
 use crate::database::Database;
 use crate::lists::{How, Link, Lists};
 use crate::options::Options;
-use crate::outcome::{Counts, count, say};
+use crate::outcome::{Counts, count};
+use crate::output::say;
 use crate::trouble::{Connected, Trouble};
 use anyhow::{Context, Result, bail};
 use lastecho::{

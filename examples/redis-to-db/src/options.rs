@@ -1,8 +1,8 @@
 //! The command line.
 
+use crate::output::{complain, flush};
 use clap::{Args, Parser, ValueEnum};
 use std::env;
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -122,7 +122,8 @@ pub fn refuse(program: &str, error: &clap::Error) -> ! {
     let first = text.lines().take_while(|line| !line.is_empty());
     let first = first.map(str::trim).collect::<Vec<_>>().join(" ");
     let what = first.strip_prefix("error: ").unwrap_or(&first);
-    let _ = writeln!(io::stderr(), "{program}: {what} (see --help)");
+    complain(program, &format!("{what} (see --help)"));
+    flush();
     std::process::exit(2);
 }
 

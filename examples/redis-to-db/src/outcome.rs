@@ -1,9 +1,7 @@
-//! What became of the messages: counts, and lines for machines.
+//! What became of the messages: counts.
 
-use lastecho::nonblocking_writer;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
 /// taken = moved + failed + panicked + in hand, at any time that is quiet.
 ///
@@ -61,12 +59,4 @@ impl fmt::Display for Counts {
 /// One more.
 pub fn count(sum: &AtomicU64) {
     sum.fetch_add(1, Relaxed);
-}
-
-/// Writes a line for machines; waits a second at most for its reader.
-pub fn say(line: fmt::Arguments<'_>) {
-    if let Ok(stdout) = nonblocking_writer::stdout() {
-        stdout.line(&line.to_string());
-        stdout.flush_within(Duration::from_secs(1));
-    }
 }

@@ -17,7 +17,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// # Panics
 /// It does not end.
-pub(crate) fn stop_unread(mut command: Command, ready: &str) -> Option<i32> {
+pub(crate) fn stop_unread(command: Command, ready: &str) -> Option<i32> {
+    stop_unread_after(command, ready, || {})
+}
+
+/// The same, with something to do before the signal, while both are full.
+pub(crate) fn stop_unread_after(
+    mut command: Command,
+    ready: &str,
+    meanwhile: impl FnOnce(),
+) -> Option<i32> {
     let (output, stdout) = io::pipe().unwrap();
     let (_unread, stderr) = io::pipe().unwrap();
     fill(&stderr);
@@ -25,6 +34,7 @@ pub(crate) fn stop_unread(mut command: Command, ready: &str) -> Option<i32> {
     let mut program = Killed(command.spawn().unwrap());
     await_line(output.try_clone().unwrap(), ready);
     fill(&stdout);
+    meanwhile();
     kill_process(Pid::from_child(&program.0), Signal::TERM).unwrap();
     let patience = Instant::now() + PATIENCE;
     loop {

@@ -5,9 +5,7 @@ use clap::Parser;
 use lastecho::{Deadline, Episode, Stop, signals};
 use redis_to_db::connection::{Server, is_permanent, words};
 use redis_to_db::options::{RedisOptions, refuse};
-use redis_to_db::outcome::say;
-use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
-use std::io::{self, Write};
+use redis_to_db::output::{complain, flush, say, start_log};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -39,19 +37,19 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::try_parse().unwrap_or_else(|error| refuse("produce", &error));
-    match run(&options) {
+    let status = match start_log().and_then(|()| run(&options)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "produce: {error:#}");
+            complain("produce", &format!("{error:#}"));
             ExitCode::FAILURE
         }
-    }
+    };
+    flush();
+    status
 }
 
 /// Produces until all are in the list, or the stop.
 fn run(options: &Options) -> Result<()> {
-    let config = ConfigBuilder::new().set_time_format_rfc3339().build();
-    WriteLogger::init(LevelFilter::Info, config, io::stderr())?;
     let stop = Stop::new();
     let _signals = signals::install(&stop).context("cannot catch signals")?;
     let server = Server::new(&options.redis)?;

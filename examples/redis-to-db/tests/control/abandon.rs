@@ -5,7 +5,7 @@ use clap::Parser;
 use lastecho::{Deadline, Stop, signals};
 use redis_to_db::mover::Mover;
 use redis_to_db::options::Options;
-use redis_to_db::outcome::say;
+use redis_to_db::output::{flush, say};
 use std::thread;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,6 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         say(format_args!("moving"));
         let _ = stop.wait(Deadline::NEVER);
         say(format_args!("stopped {}", mover.counts));
+        flush();
         std::process::exit(0)
     })
 }

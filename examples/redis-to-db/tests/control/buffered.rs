@@ -9,7 +9,7 @@ use clap::Parser;
 use lastecho::{Deadline, Stop, signals};
 use redis_to_db::database::Database;
 use redis_to_db::options::Options;
-use redis_to_db::outcome::say;
+use redis_to_db::output::{flush, say};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::{error::Error, process, thread};
@@ -34,6 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         say(format_args!("moving"));
         let _ = stop.wait(Deadline::NEVER);
         say(format_args!("stopped"));
+        flush();
         process::exit(0)
     })
 }

@@ -9,7 +9,7 @@ use postgres::NoTls;
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::types::ToSql;
 use redis_to_db::options::{Options, Target};
-use redis_to_db::outcome::say;
+use redis_to_db::output::{flush, say};
 use std::error::Error;
 use std::{process, thread};
 
@@ -34,6 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     say(format_args!("moving"));
     let _ = stop.wait(Deadline::NEVER);
     say(format_args!("stopped"));
+    flush();
     process::exit(0)
 }
 

@@ -3,9 +3,10 @@
 
 use crate::account::{Account, NONE, ask};
 use crate::harness::Program;
-use crate::programs::{Kept, Which, command_at, start, stop};
+use crate::programs::{Kept, Which, command, command_at, start, stop};
 use crate::relay::Relay;
 use crate::servers::eventually;
+use crate::unread::stop_unread_after;
 use clap::Parser;
 use lastecho::Stop;
 use redis::Connection;
@@ -174,6 +175,26 @@ fn leases_that_are_long_over_go_and_their_messages_come_back() {
         ["messages:processing:strange", "messages:processing:young"]
     );
     ask::<u64>(&mut redis, &["DEL", "messages:processing:strange"]);
+}
+
+/// A line of progress comes with each look. A wait of a second for the reader of
+/// each would be more than this test's patience.
+#[test]
+#[ignore = "needs redis-server: make deps"]
+fn leases_are_renewed_while_nothing_reads_the_progress() {
+    let account = Account::new();
+    let options = ["--workers", "1", "--progress", "1ms"];
+    let command = command(Which::Ours, &account.redis, &account.database, &options);
+    let ended = stop_unread_after(command, "moving ", || {
+        account.redis_command::<()>(&["CONFIG", "RESETSTAT"]);
+        eventually("200 looks", || {
+            let told = account.redis_command::<String>(&["INFO", "commandstats"]);
+            let calls = told.split("cmdstat_zcount:calls=").nth(1);
+            let calls = calls.and_then(|calls| calls.split(',').next()?.parse().ok());
+            calls.unwrap_or(0) >= 200
+        });
+    });
+    assert_eq!(ended, Some(0));
 }
 
 #[test]

@@ -73,6 +73,23 @@ fn a_redis_that_will_never_do_is_told_at_once() {
     assert_told(&run(&url, &[]), "no Redis");
 }
 
+#[test]
+fn what_an_answer_says_reaches_no_terminal() {
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", other.local_addr().unwrap());
+    thread::spawn(move || {
+        for client in other.incoming().map_while(Result::ok) {
+            let _ = (&client).read(&mut [0; 1000]);
+            let _ = (&client).write_all("-NOAUTH \u{1b}[31m\u{202e}\r\n".as_bytes());
+        }
+    });
+    let mut produce = Command::new(env!("CARGO_BIN_EXE_produce"));
+    produce.args(["--redis", &url]);
+    for ended in [run(&url, &[]), Program::start(produce).wait()] {
+        assert_told(&ended, r"NOAUTH \u{1b}[31m\u{202e}");
+    }
+}
+
 /// The words of README's ACL, without one of them.
 pub(crate) fn rules(without: &str) -> Vec<&'static str> {
     let line = README
