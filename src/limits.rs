@@ -1,5 +1,6 @@
-//! How many connections this process can carry.
+//! How many connections and threads this process can carry.
 
+use crate::sys;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs;
 use std::io;
@@ -54,6 +55,17 @@ pub fn threads(stack_size: usize) -> usize {
     let all = [maps, tasks, space];
     let least = all.into_iter().flatten().min().unwrap_or(FALLBACK);
     usize::try_from(least).unwrap_or(usize::MAX).max(1)
+}
+
+/// Tries whether a thread that is started now would find memory for its
+/// beginnings. Without it the standard library *aborts* the process, though
+/// starting the thread has succeeded. Ask before a thread is started while the
+/// server runs.
+///
+/// # Errors
+/// There is no memory for it, or no further memory map.
+pub fn can_start_thread() -> io::Result<()> {
+    sys::can_start_thread()
 }
 
 /// Bytes that the limits of address space and data leave; `None`: no limit.

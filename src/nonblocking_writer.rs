@@ -11,6 +11,7 @@
 
 use crate::deadline::Deadline;
 use crate::escape::{escaped, escaped_lines};
+use crate::sys;
 use crate::whole_lines::WholeLines;
 use std::fmt;
 use std::fs::File;
@@ -96,6 +97,7 @@ impl NonBlockingWriter {
             lost: 0,
             why: String::new(),
         };
+        sys::can_start_thread()?;
         thread::Builder::new()
             .name("writer".into())
             .stack_size(STACK)

@@ -76,6 +76,7 @@ impl Process {
     ) -> io::Result<Self> {
         let (keep, kept) = channel();
         let (say, started) = channel();
+        sys::can_start_thread()?;
         let starter = thread::Builder::new().name("successor".into());
         let starter = starter.spawn(move || start(command, birth.held, &say, &kept))?;
         let mut process = Self {

@@ -1,7 +1,7 @@
 //! The service manager, told what becomes of us (sd_notify(3)).
 
 use humantime::format_rfc3339_millis;
-use lastecho::{Live, NonBlockingWriter};
+use lastecho::{Live, NonBlockingWriter, limits};
 use rustix::time::{ClockId, clock_gettime};
 use std::env;
 use std::fs::File;
@@ -93,7 +93,8 @@ impl Manager {
             }
         };
         let thread = thread::Builder::new().name("watchdog".into());
-        if let Err(error) = thread.spawn(watch) {
+        let started = limits::can_start_thread().and_then(|()| thread.spawn(watch));
+        if let Err(error) = started {
             log::warn!("no watchdog: {error}");
         }
     }

@@ -1,8 +1,8 @@
 //! USR2: a successor takes over.
 
 use crate::manager::{Manager, SERVING};
-use lastecho::Stop;
 use lastecho::handover::{Handover, Program, Successor};
+use lastecho::{Stop, limits};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -24,8 +24,10 @@ impl Restart {
     pub(crate) fn begin(this: &Arc<Self>) {
         let restart = Arc::clone(this);
         let thread = thread::Builder::new().name("handover".into());
-        if let Err(error) = thread.spawn(move || restart.carry_out()) {
-            log::error!("SIGUSR2: no handover, cannot start a thread: {error}");
+        let started = limits::can_start_thread();
+        let started = started.and_then(|()| thread.spawn(move || restart.carry_out()));
+        if let Err(error) = started {
+            log::error!("no handover: cannot start a thread: {error}");
         }
     }
 

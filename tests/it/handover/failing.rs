@@ -2,7 +2,7 @@
 
 use super::family::{Family, children, successors, sum};
 use crate::harness::{eventually, read_to_end};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -167,6 +167,33 @@ fn a_program_that_may_not_be_executed() {
 fn a_program_that_is_gone() {
     let spoil = |family: &Family| fs::remove_file(family.program()).unwrap();
     fails(&[], spoil, "No such file or directory");
+}
+
+/// The standard library ends the process where a thread has begun and finds no
+/// memory for its signal stack.
+#[test]
+fn without_memory_for_a_thread_there_is_no_handover_and_the_server_serves_on() {
+    let mut family = Family::start(&["--poll", "100ms", "127.0.0.1:0"]);
+    let mut old = family.connect();
+    // Threads that have ended leave their stacks to the next ones.
+    family.replace("#!/bin/sh\nexit 7");
+    family.fail_to_hand_over();
+    let process = family.youngest();
+    let statm = fs::read_to_string(format!("/proc/{}/statm", process.as_raw_nonzero())).unwrap();
+    let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
+    let limit = |current| {
+        let maximum = getrlimit(Resource::As).maximum;
+        prlimit(Some(process), Resource::As, Rlimit { current, maximum }).unwrap();
+    };
+    limit(Some(pages * rustix::param::page_size() as u64));
+    let why = family.fail_to_hand_over();
+    assert!(why.contains("cannot start a thread"), "{why}");
+    limit(None);
+    serves_on(&family, &mut old);
+    family.restore();
+    family.hand_over();
+    drop(old);
+    family.stop();
 }
 
 #[test]
