@@ -16,7 +16,11 @@ fn one_that_is_killed(when: &str, kill: impl FnOnce(&Family, Pid)) {
         "#!/bin/sh\nset {first}\nkill -STOP $1\n{when}exec {REAL} {address}"
     ));
     family.signal(Signal::USR2);
-    eventually("a successor", || !successors(first).is_empty());
+    // Which accepts nobody, then.
+    eventually("its predecessor is stopped", || {
+        let stat = fs::read_to_string(format!("/proc/{first}/stat"));
+        stat.unwrap().contains(") T ")
+    });
     let second = Pid::from_raw(successors(first)[0]).unwrap();
     family.members.push(second);
     // Who comes now waits in the queue.

@@ -80,14 +80,12 @@ const OPTIONS: [&str; 5] = [
 
 #[test]
 fn one_whose_program_cannot_be_read_is_given_up_in_time() {
-    let mut family = Family::start(&OPTIONS);
+    let family = Family::start(&OPTIONS);
     let Some(look) = endless_look(&family) else {
         return;
     };
     is_given_up(&family, "the successor, process ");
     drop(look);
-    family.restore();
-    family.hand_over();
     family.stop();
 }
 
@@ -95,11 +93,10 @@ fn one_whose_program_cannot_be_read_is_given_up_in_time() {
 #[test]
 #[ignore = "needs strace"]
 fn one_that_is_stopped_before_it_has_said_who_it_is_is_given_up_in_time() {
-    let mut family = Family::start(&OPTIONS);
+    let family = Family::start(&OPTIONS);
     let held_up = HeldUp::new(family.youngest(), "rt_sigaction", "signal=STOP:when=1");
     is_given_up(&family, "the successor was ");
     drop(held_up);
-    family.hand_over();
     family.stop();
 }
 
