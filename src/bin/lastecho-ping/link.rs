@@ -47,6 +47,22 @@ pub(crate) enum Outcome {
     },
 }
 
+impl Outcome {
+    /// The same, where a write had failed before so many bytes were read. The
+    /// kernel says why once only, so that a read then meets a plain end of
+    /// file. A broken pipe means that the peer's FIN had come first.
+    fn after(self, failed: Option<io::Error>, echoed: usize) -> Self {
+        match (self, failed) {
+            (Self::Crossed | Self::Lost { .. }, Some(error))
+                if error.kind() != ErrorKind::BrokenPipe =>
+            {
+                lost(echoed, error)
+            }
+            (outcome, _) => outcome,
+        }
+    }
+}
+
 /// What came of the time between two messages.
 pub(crate) enum Turn {
     /// The next message is due.
@@ -124,12 +140,14 @@ impl Link {
 
     /// Sends a message and compares what comes back, byte by byte. Blocks until
     /// all of it is there, the deadline, or the cut; the stop does not
-    /// interrupt what is in hand.
+    /// interrupt what is in hand. After a write that failed, what had come
+    /// before is still read and counted.
     pub(crate) fn exchange(&mut self, message: &[u8], deadline: Deadline, stop: &Stop) -> Outcome {
         let (mut written, mut echoed) = (0, 0);
+        let mut failed = None;
         while echoed < message.len() {
             let room = message.len().min(echoed + WINDOW);
-            if written < room {
+            if written < room && failed.is_none() {
                 match self.socket.write(&message[written..room]) {
                     Ok(count) => {
                         written += count;
@@ -141,7 +159,7 @@ impl Link {
                             why: error.to_string(),
                         };
                     }
-                    Err(error) => return lost(echoed, error),
+                    Err(error) => failed = Some(error),
                 }
             }
             if stop.is_cut() {
@@ -152,7 +170,7 @@ impl Link {
             }
             match self.compare(message, echoed, deadline) {
                 Ok(count) => echoed += count,
-                Err(outcome) => return outcome,
+                Err(outcome) => return outcome.after(failed, echoed),
             }
         }
         self.has_echoed = true;
@@ -293,6 +311,44 @@ mod tests {
         let deadline = Deadline::after(Duration::from_millis(50));
         let outcome = link.exchange(&message, deadline, &Stop::new());
         assert!(matches!(outcome, Outcome::Lost { echoed: 0, .. }));
+    }
+
+    static LARGE: [u8; 1 << 20] = [7; 1 << 20];
+    /// More than one read, and less than what is on its way at once.
+    const PART: usize = 3 * PIECE;
+
+    #[track_caller]
+    fn assert_lost_after_part(link: &mut Link, expected: &str) {
+        match link.exchange(&LARGE, Deadline::after(PATIENCE), &Stop::new()) {
+            Outcome::Lost { echoed, why } => {
+                assert_eq!(echoed, PART, "{why}");
+                assert!(why.contains(expected), "{why}");
+            }
+            _ => panic!("it was not lost in the middle"),
+        }
+    }
+
+    /// Its kernel answers our next bytes with a reset, which destroys nothing
+    /// that had come.
+    #[test]
+    fn what_came_before_an_orderly_end_is_counted_although_a_write_fails() {
+        let (mut link, mut peer) = pair();
+        peer.write_all(&LARGE[..PART]).unwrap();
+        drop(peer);
+        assert_lost_after_part(&mut link, END_OF_FILE);
+    }
+
+    #[test]
+    fn what_came_before_a_reset_is_counted_and_the_reset_is_told() {
+        let (mut link, mut peer) = pair();
+        peer.write_all(&LARGE[..PART]).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                peer.read_exact(&mut [0]).unwrap();
+                drop(peer); // with unread bytes: a reset
+            });
+            assert_lost_after_part(&mut link, "reset");
+        });
     }
 
     #[test]

@@ -4,9 +4,10 @@ use super::{Pinged, Running, SIZE};
 use crate::harness::{Broken, Ended, Program, Server, free_port, promise};
 use rustix::process::Signal;
 
-fn serve(program: Program, port: u16) -> Server {
+fn serve(program: Program, port: u16, delay: &str) -> Server {
     let address = format!("127.0.0.1:{port}");
-    Server::listening_on(program, &[&address], &["--poll", "50ms"])
+    let options = ["--poll", "50ms", "--delay", delay];
+    Server::listening_on(program, &[&address], &options)
 }
 
 fn sum(servers: &[Ended], key: &str) -> u64 {
@@ -16,13 +17,13 @@ fn sum(servers: &[Ended], key: &str) -> u64 {
 #[test]
 fn a_restart_between_echoes_loses_nothing() {
     let port = free_port();
-    let server = serve(Program::Lastecho, port);
+    let server = serve(Program::Lastecho, port, "0s");
     let running = Running::start(server.address(), "-n 3 -i 2s");
     running.await_lines(3, " seq=1 ");
     // Nothing is in flight for two seconds.
     let first = server.stop();
     running.await_lines(3, "end of file, nothing in flight; reconnecting");
-    let server = serve(Program::Lastecho, port);
+    let server = serve(Program::Lastecho, port, "0s");
     running.await_lines(3, " seq=2 ");
     running.signal(Signal::INT);
     let pinged = running.wait();
@@ -35,14 +36,19 @@ fn a_restart_between_echoes_loses_nothing() {
 }
 
 /// A flood beside a server that stops and one that starts in its place.
-fn restart_in_a_flood(program: Program, options: &str, connections: usize) -> (Pinged, [Ended; 2]) {
+fn restart_in_a_flood(
+    program: Program,
+    delay: &str,
+    options: &str,
+    connections: usize,
+) -> (Pinged, [Ended; 2]) {
     let port = free_port();
-    let server = serve(program, port);
+    let server = serve(program, port, delay);
     let options = format!("-n {connections} -i 0 {options}");
     let running = Running::start(server.address(), &options);
     running.await_lines(connections, " seq=1 ");
     let first = server.stop();
-    let server = serve(program, port);
+    let server = serve(program, port, delay);
     running.await_lines(connections, "reconnected after");
     running.signal(Signal::INT);
     let pinged = running.wait();
@@ -55,7 +61,7 @@ fn restart_in_a_flood(program: Program, options: &str, connections: usize) -> (P
 #[test]
 fn a_restart_in_a_flood_loses_only_what_nobody_has_read() {
     for _ in 0..3 {
-        let (pinged, servers) = restart_in_a_flood(Program::Lastecho, "", 8);
+        let (pinged, servers) = restart_in_a_flood(Program::Lastecho, "0s", "", 8);
         let [sent, echoed, lost] = ["sent", "echoed", "lost"].map(|name| pinged.count(name));
         assert_eq!(
             (pinged.status, sent),
@@ -93,7 +99,8 @@ fn a_restart_in_the_middle_of_large_messages_answers_what_was_read() {
     const LARGE: u64 = 1 << 20;
     let is_loss = |broken: &Broken| matches!(broken, Broken::Short(_) | Broken::Reset(_));
     promise("a restart beside large messages", 3, is_loss, |program| {
-        let (pinged, servers) = restart_in_a_flood(program, "-s 1MiB", 4);
+        // While it thinks, more comes, which is unread when it sees the stop.
+        let (pinged, servers) = restart_in_a_flood(program, "5ms", "-s 1MiB", 4);
         if pinged.stderr.contains("reset") {
             return Err(Broken::Reset(pinged.stderr));
         }
@@ -104,7 +111,8 @@ fn a_restart_in_the_middle_of_large_messages_answers_what_was_read() {
         let came = pinged.count("echoed") * LARGE + parts;
         let told = ["bytes_in", "bytes_out"].map(|key| sum(&servers, key));
         if told != [came, came] {
-            return Err(Broken::Short(format!("{came} bytes came of {told:?}")));
+            let stderr = pinged.stderr;
+            return Err(Broken::Short(format!("{came} of {told:?}: {stderr}")));
         }
         assert_eq!(pinged.count("mismatched") + pinged.count("unreachable"), 0);
         Ok(())
