@@ -54,7 +54,7 @@
 use crate::deadline::Deadline;
 use crate::listener::{LONGEST_WAIT, Listener};
 use crate::lock::lock;
-use crate::passed::{DECLINED, FIRST, FOREIGN, LEFT, MOST, OWN, SLICE, TAKEN, VARIABLE, YOURS};
+use crate::passed::{self, Bequest, DECLINED, LEFT, SLICE, TAKEN, YOURS};
 use crate::server::Server;
 use crate::stop::Stop;
 use crate::successor::{Birth, Process, go_on};
@@ -62,10 +62,8 @@ use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use crate::sync::{Arc, Mutex, MutexGuard, thread};
 use crate::sys;
 use crate::title::Title;
-use command_fds::{CommandFdExt, FdMapping};
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read};
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::TryLockError;
@@ -102,12 +100,6 @@ pub struct Handover {
     bequests: Mutex<Vec<Bequest>>,
     serving: Arc<Mutex<bool>>,
     done: AtomicBool,
-}
-
-struct Bequest {
-    name: String,
-    descriptor: OwnedFd,
-    title: Arc<Title>,
 }
 
 /// A process that has taken over. The predecessor's [`Server::run`] does not
@@ -189,15 +181,21 @@ impl Handover {
         };
         // Before the descriptors get their places, which may be others' until then.
         let birth = Birth::arrange(&mut successor, &line.socket)?;
-        equip(&mut successor, bequests, theirs.into())?;
+        passed::equip(&mut successor, bequests, theirs.into())?;
         let process = Process::start(successor, birth, deadline, stop)?;
         let ready = await_ready(&line.socket, bequests.len(), deadline, stop);
         let outcome = ready.and_then(|taken| {
-            await_impatience(bequests, deadline, stop)?;
-            self.commit(&line, bequests, &taken, stop)
+            let heirlooms = bequests.iter().zip(taken);
+            let heirlooms = heirlooms.filter(|&(_, word)| word == TAKEN);
+            let titles: Vec<_> = heirlooms.map(|(b, _)| Arc::clone(&b.title)).collect();
+            self.leave(&line, &titles, deadline, stop)
         });
         match outcome {
-            Ok(()) => Ok(process.let_go()),
+            Ok(()) => {
+                bequests.clear();
+                stop.set();
+                Ok(process.let_go())
+            }
             Err(error) => Err(process.give_up(error)),
         }
     }
@@ -229,28 +227,38 @@ impl Handover {
         self.done.load(Relaxed)
     }
 
-    /// The last step: from now on it is the successor who ends the listeners
-    /// that it has taken.
-    fn commit(
+    /// Leaves these listeners' clients to the successor. Ours are those that our
+    /// threads took before the last word; whoever comes after it would soon
+    /// meet our stop.
+    fn leave(
         &self,
         line: &Line,
-        bequests: &mut Vec<Bequest>,
-        taken: &[u8],
+        titles: &[Arc<Title>],
+        deadline: Deadline,
         stop: &Stop,
     ) -> io::Result<()> {
-        let heirlooms = bequests.iter().zip(taken);
-        let heirlooms = heirlooms.filter(|&(_, &word)| word == TAKEN);
-        let mut titles: Vec<_> = heirlooms.map(|(b, _)| lock(&b.title.ours)).collect();
+        await_threads(titles, Title::is_patient, deadline, stop)?;
+        let leave = |leave| titles.iter().for_each(|title| title.leave(leave));
+        leave(true);
+        let left = await_threads(titles, Title::is_in_slice, deadline, stop);
+        let outcome = left.and_then(|()| self.commit(line, titles, stop));
+        if outcome.is_err() {
+            leave(false); // before the successor is killed, which takes a moment
+        }
+        outcome
+    }
+
+    /// The last step: from now on it is the successor who takes the clients of
+    /// these listeners, and ends them.
+    fn commit(&self, line: &Line, titles: &[Arc<Title>], stop: &Stop) -> io::Result<()> {
+        let mut ours: Vec<_> = titles.iter().map(|title| lock(&title.ours)).collect();
         go_on(Deadline::NEVER, stop)?;
         line.say(YOURS)?;
-        for ours in &mut titles {
+        for ours in &mut ours {
             **ours = false;
         }
         // Before the titles are free: a stop that comes just now waits for them.
         self.done.store(true, Relaxed);
-        drop(titles);
-        bequests.clear();
-        stop.set();
         Ok(())
     }
 }
@@ -280,38 +288,6 @@ impl Drop for Line {
     }
 }
 
-/// Passes the listeners and the other end of our socket.
-fn equip(successor: &mut Command, bequests: &[Bequest], socket: OwnedFd) -> io::Result<()> {
-    let count = bequests.len();
-    if count > MOST {
-        let message = format!("{count} listeners are more than can be passed ({MOST})");
-        return Err(io::Error::new(ErrorKind::InvalidInput, message));
-    }
-    let mut mappings = Vec::new();
-    for bequest in bequests {
-        mappings.push(bequest.descriptor.try_clone()?);
-    }
-    mappings.push(socket);
-    let mappings = mappings.into_iter().zip(FIRST..);
-    let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping {
-        parent_fd,
-        child_fd,
-    });
-    let last = FIRST as usize + count;
-    let kinds = bequests.iter();
-    let kinds = kinds.map(|bequest| if bequest.title.foreign { FOREIGN } else { OWN });
-    let names: Vec<_> = bequests.iter().map(|b| b.name.as_str()).collect();
-    successor
-        .fd_mappings(mappings.collect())
-        .map_err(io::Error::other)?
-        .env("LISTEN_FDS", count.to_string())
-        .env("LISTEN_FDNAMES", names.join(":"))
-        .env(VARIABLE, format!("{last},{}", kinds.collect::<String>()))
-        .env_remove("LISTEN_PID")
-        .env_remove("WATCHDOG_PID");
-    Ok(())
-}
-
 /// Waits for the successor's word: for each listener, whether it takes it.
 fn await_ready(
     mut successor: &UnixStream,
@@ -338,14 +314,20 @@ fn await_ready(
     Err(io::Error::new(ErrorKind::InvalidData, message))
 }
 
-/// Waits until those of our threads that were waiting for a client when the
-/// handover began have come round: one of them might take a client that came
-/// after it, which would soon meet our stop. Serving goes on meanwhile.
+/// Waits until none of our threads waits for a client in this way: longer than
+/// a slice, as those did that were waiting when the handover began, and then in
+/// a slice.
 ///
-/// That takes [`LONGEST_WAIT`] at most, but for a crowded machine.
-fn await_impatience(bequests: &[Bequest], deadline: Deadline, stop: &Stop) -> io::Result<()> {
+/// The first takes [`LONGEST_WAIT`] at most, the second a slice, but for a
+/// crowded machine.
+fn await_threads(
+    titles: &[Arc<Title>],
+    waits: fn(&Title) -> bool,
+    deadline: Deadline,
+    stop: &Stop,
+) -> io::Result<()> {
     let patience = Deadline::after(2 * LONGEST_WAIT);
-    while bequests.iter().any(|bequest| bequest.title.is_patient()) {
+    while titles.iter().any(|title| waits(title)) {
         go_on(Deadline::NEVER, stop)?;
         if deadline.has_passed() && patience.has_passed() {
             let message = "our own threads still waited for clients";

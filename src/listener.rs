@@ -2,7 +2,7 @@
 
 use crate::half_open::HalfOpen;
 use crate::lock::lock;
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, thread};
 use crate::sys;
 use crate::title::Title;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -131,8 +131,7 @@ impl Listener {
     /// [`prepare_connection`](Self::prepare_connection).
     ///
     /// Where a predecessor waits on it, too, it waits no longer than that one
-    /// set: else it would hang in accept when it has handed over, and could not
-    /// end; or it would stay slow, if we fail.
+    /// set: else that one would stay slow, if we fail.
     ///
     /// A supervisor's socket keeps its options, and is waited for instead.
     pub(crate) fn prepare(&self, tick: Duration) -> io::Result<()> {
@@ -181,12 +180,18 @@ impl Listener {
 
     /// Waits for a client; blocks at most for the tick given to
     /// [`prepare`](Self::prepare), and less when a signal arrives, which
-    /// std's accept would hide.
+    /// std's accept would hide. Where a successor takes the clients, it waits as
+    /// long, and brings nobody.
     pub(crate) fn accept(&self) -> Accepted {
         if let Some(_patient) = self.title.be_patient() {
             return self.accept_within(self.tick.get().copied());
         }
-        let _alone = lock(&self.title.alone);
+        let alone = lock(&self.title.alone);
+        if self.title.has_left() {
+            drop(alone);
+            thread::sleep(SLICE);
+            return Accepted::Nobody;
+        }
         self.accept_within(Some(SLICE))
     }
 
@@ -488,11 +493,58 @@ mod tests {
         assert_eq!(predecessor.patience(short), short / 2);
     }
 
+    /// A listener that is being handed over, and whether a client that comes
+    /// after `word` is taken by a thread that was in a slice of it.
+    #[cfg(feature = "handover")]
+    fn takes_who_comes_after(word: impl FnOnce(&Title)) -> bool {
+        use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+        let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        listener.prepare(SLICE).unwrap();
+        listener.title().hand(true);
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let taken = scope.spawn(|| {
+                while !over.load(SeqCst) {
+                    if matches!(listener.accept(), Accepted::Client(..)) {
+                        return true;
+                    }
+                }
+                false
+            });
+            while !listener.title().is_in_slice() {
+                thread::yield_now();
+            }
+            word(listener.title());
+            let _client = TcpStream::connect(listener.address()).unwrap();
+            thread::sleep(2 * SLICE);
+            over.store(true, SeqCst);
+            let taken = taken.join().unwrap();
+            listener.title().leave(false);
+            // Who is left comes back to it.
+            assert!(taken || matches!(listener.accept(), Accepted::Client(..)));
+            taken
+        })
+    }
+
+    #[test]
+    #[cfg(feature = "handover")]
+    fn who_has_left_takes_no_client() {
+        assert!(!takes_who_comes_after(|title| {
+            title.leave(true);
+            while title.is_in_slice() {
+                thread::yield_now();
+            }
+        }));
+        // The control: one that is still in a slice takes it all the same.
+        let is_taken = |_| takes_who_comes_after(|title| title.leave(true));
+        assert!((0..100).any(is_taken));
+    }
+
     #[test]
     fn closing_wakes_a_blocked_accept() {
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         listener.prepare(Duration::from_secs(60)).unwrap();
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             let accept = scope.spawn(|| {
                 loop {
                     match listener.accept() {

@@ -1,20 +1,24 @@
 //! What this process was started with: listening sockets, and the word of who
-//! passed them (sd_listen_fds(3)).
+//! passed them (sd_listen_fds(3)); and the same for a successor.
 
 use crate::listener::Listener;
+use crate::sync::Arc;
 use crate::sys;
+use crate::title::Title;
+use command_fds::{CommandFdExt, FdMapping};
 use std::env;
 use std::io::{self, ErrorKind};
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Names the socket between predecessor and successor, and whose each listener
 /// is: `5,of` for descriptor 5, an own listener and a supervisor's.
-pub(crate) const VARIABLE: &str = "LASTECHO_HANDOVER";
-pub(crate) const OWN: char = 'o';
-pub(crate) const FOREIGN: char = 'f';
+const VARIABLE: &str = "LASTECHO_HANDOVER";
+const OWN: char = 'o';
+const FOREIGN: char = 'f';
 /// The successor's word for each listener.
 pub(crate) const TAKEN: u8 = b'+';
 pub(crate) const LEFT: u8 = b'-';
@@ -24,9 +28,9 @@ pub(crate) const DECLINED: u8 = b'x';
 /// How often those who wait for the other process look at their own stop.
 pub(crate) const SLICE: Duration = Duration::from_millis(20);
 /// The first descriptor that is passed (SD_LISTEN_FDS_START).
-pub(crate) const FIRST: RawFd = 3;
+const FIRST: RawFd = 3;
 /// More listeners than anybody has.
-pub(crate) const MOST: usize = 256;
+const MOST: usize = 256;
 
 #[derive(Default)]
 pub(crate) struct Passed {
@@ -34,6 +38,13 @@ pub(crate) struct Passed {
     pub(crate) listeners: Vec<(String, Listener)>,
     /// The other end is the predecessor's, which waits for us.
     pub(crate) predecessor: Option<UnixStream>,
+}
+
+/// A listener that is passed to a successor.
+pub(crate) struct Bequest {
+    pub(crate) name: String,
+    pub(crate) descriptor: OwnedFd,
+    pub(crate) title: Arc<Title>,
 }
 
 /// The variables, as they are.
@@ -208,6 +219,42 @@ fn bounded(text: &str) -> Option<usize> {
 
 fn wrong(message: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidInput, message)
+}
+
+/// Passes a successor the listeners and the other end of our socket.
+pub(crate) fn equip(
+    successor: &mut Command,
+    bequests: &[Bequest],
+    socket: OwnedFd,
+) -> io::Result<()> {
+    let count = bequests.len();
+    if count > MOST {
+        let message = format!("{count} listeners are more than can be passed ({MOST})");
+        return Err(io::Error::new(ErrorKind::InvalidInput, message));
+    }
+    let mut mappings = Vec::new();
+    for bequest in bequests {
+        mappings.push(bequest.descriptor.try_clone()?);
+    }
+    mappings.push(socket);
+    let mappings = mappings.into_iter().zip(FIRST..);
+    let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping {
+        parent_fd,
+        child_fd,
+    });
+    let last = FIRST as usize + count;
+    let kinds = bequests.iter();
+    let kinds = kinds.map(|bequest| if bequest.title.foreign { FOREIGN } else { OWN });
+    let names: Vec<_> = bequests.iter().map(|b| b.name.as_str()).collect();
+    successor
+        .fd_mappings(mappings.collect())
+        .map_err(io::Error::other)?
+        .env("LISTEN_FDS", count.to_string())
+        .env("LISTEN_FDNAMES", names.join(":"))
+        .env(VARIABLE, format!("{last},{}", kinds.collect::<String>()))
+        .env_remove("LISTEN_PID")
+        .env_remove("WATCHDOG_PID");
+    Ok(())
 }
 
 #[cfg(test)]

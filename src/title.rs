@@ -5,6 +5,8 @@ use crate::sync::atomic::{
     AtomicBool, AtomicUsize,
     Ordering::{Relaxed, SeqCst},
 };
+#[cfg(feature = "handover")]
+use std::sync::TryLockError;
 
 /// Whose a listening socket is. Its options, its queue and its end belong to
 /// all processes that have a descriptor of it.
@@ -23,6 +25,8 @@ pub(crate) struct Title {
     handing: AtomicBool,
     /// Threads that wait for longer.
     patient: AtomicUsize,
+    /// Clients are a successor's, or about to be: we take none any more.
+    left: AtomicBool,
     /// Held over a slice: whoever finds a client there can take it, because
     /// nobody else does.
     pub(crate) alone: Mutex<()>,
@@ -59,6 +63,25 @@ impl Title {
         self.patient.load(SeqCst) > 0
     }
 
+    /// Leaves the clients to a successor, or comes back to them. Once none of our
+    /// threads [is in a slice](Self::is_in_slice), none takes a client any more.
+    #[cfg(feature = "handover")]
+    pub(crate) fn leave(&self, leave: bool) {
+        self.left.store(leave, SeqCst);
+    }
+
+    /// Whether the clients are left to a successor. To be asked under the lock of
+    /// a slice: a thread to which this says no is seen in its slice.
+    pub(crate) fn has_left(&self) -> bool {
+        self.left.load(SeqCst)
+    }
+
+    /// Whether one of our threads waits for a client in a slice.
+    #[cfg(feature = "handover")]
+    pub(crate) fn is_in_slice(&self) -> bool {
+        matches!(self.alone.try_lock(), Err(TryLockError::WouldBlock))
+    }
+
     pub(crate) fn new(foreign: bool, ours: bool) -> Self {
         Self {
             foreign,
@@ -66,6 +89,7 @@ impl Title {
             early: AtomicBool::new(false),
             handing: AtomicBool::new(false),
             patient: AtomicUsize::new(0),
+            left: AtomicBool::new(false),
             alone: Mutex::new(()),
         }
     }
