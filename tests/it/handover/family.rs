@@ -249,7 +249,11 @@ impl Drop for Family {
     fn drop(&mut self) {
         for &pid in self.members.iter().rev() {
             if !self.ended.contains_key(&pid) {
-                let _ = kill_process(pid, Signal::KILL);
+                // Those that it has not handed over to would be left to themselves.
+                let waiting = successors(pid).into_iter().filter_map(Pid::from_raw);
+                for pid in waiting.chain([pid]) {
+                    let _ = kill_process(pid, Signal::KILL);
+                }
             }
         }
     }
