@@ -133,7 +133,9 @@ impl Listener {
     /// Where a predecessor waits on it, too, it waits no longer than that one
     /// set: else that one would stay slow, if we fail.
     ///
-    /// A supervisor's socket keeps its options, and is waited for instead.
+    /// A supervisor's socket keeps its options, and is waited for instead. But it
+    /// does not block from then on (O_NONBLOCK, which is all its processes' as
+    /// well): another of them may take the client that was waited for.
     pub(crate) fn prepare(&self, tick: Duration) -> io::Result<()> {
         let socket = self.socket()?;
         let wait = tick.min(LONGEST_WAIT);

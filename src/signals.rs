@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 /// The signals that ask for a stop.
 pub const STOP_SIGNALS: [c_int; 4] = [SIGINT, SIGTERM, SIGQUIT, SIGHUP];
 
-/// Signals that follow one within this time are the same request: supervisors
-/// and timeout(1) send several.
+/// Signals that follow one that counted within this time are the same request:
+/// supervisors and timeout(1) send several.
 const SAME_REQUEST: Duration = Duration::from_millis(200);
 /// How often is looked whether a signal came whose wake-up was lost: the
 /// handler notes the signal first, then sends a byte, which may fail.

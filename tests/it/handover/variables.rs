@@ -213,6 +213,7 @@ fn a_supervisors_socket_is_served_and_left_as_it_was() {
         echoes(address);
         assert_eq!(socket.read_timeout().unwrap(), None);
         assert!(!socket.tcp_nodelay().unwrap() && !socket.keepalive().unwrap());
+        assert!(socket.nonblocking().unwrap()); // the exception
         let mut idle = connect(address).unwrap();
         std::thread::sleep(Duration::from_millis(150));
         server.signal(Signal::TERM);
