@@ -17,18 +17,25 @@ const MOST_DIGITS: usize = 7;
 pub(crate) struct Framing {
     /// Bytes of a counted message that are still to come.
     left: u64,
+    /// A piece of a plain message was read, and its line feed is still to come.
+    is_cut: bool,
     /// A counted message has just ended.
     counted: bool,
 }
 
 impl Framing {
+    /// Whether a message has begun whose end is still to come.
+    pub(crate) fn is_inside(&self) -> bool {
+        self.left > 0 || self.is_cut
+    }
+
     /// Reads the next message; `None` is a line feed that followed a counted
-    /// one, which some senders add.
+    /// one, which some senders add, or the end of a sender inside of a message.
     ///
     /// Blocks for as long as the sender takes; its end ends the message.
     pub(crate) fn read(&mut self, from: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
         let mut text = Vec::new();
-        if self.left == 0 {
+        if !self.is_inside() {
             if take(&mut self.counted) && peek(from)? == Some(b'\n') {
                 from.consume(1);
                 return Ok(None);
@@ -38,13 +45,14 @@ impl Framing {
         if self.left == 0 {
             let longest = LONGEST - text.len() as u64;
             Read::take(from, longest).read_until(b'\n', &mut text)?;
-            return Ok(Some(text));
+            self.is_cut = text.len() as u64 == LONGEST && !text.ends_with(b"\n");
+        } else {
+            let piece = self.left.min(LONGEST);
+            let read = Read::take(from, piece).read_to_end(&mut text)? as u64;
+            self.left = if read < piece { 0 } else { self.left - piece };
+            self.counted = self.left == 0;
         }
-        let piece = self.left.min(LONGEST);
-        let read = Read::take(from, piece).read_to_end(&mut text)? as u64;
-        self.left = if read < piece { 0 } else { self.left - piece };
-        self.counted = self.left == 0;
-        Ok(Some(text))
+        Ok(Some(text).filter(|text| !text.is_empty()))
     }
 }
 
@@ -134,10 +142,27 @@ mod tests {
     fn a_long_message_is_taken_as_several() {
         let long = format!("<{}", "x".repeat(40_000));
         let counted = format!("{} {long}5 <13>a", long.len());
-        let lengths = |bytes: &str| messages(bytes.as_bytes()).iter().map(String::len).collect();
-        let pieces: Vec<usize> = lengths(&counted);
+        let lengths = |bytes: &str| -> Vec<usize> {
+            let messages = messages(bytes.as_bytes());
+            messages.iter().map(String::len).collect()
+        };
+        let pieces = lengths(&counted);
         assert_eq!(pieces, [16_384, 16_384, 7_233, 5]);
-        let pieces: Vec<usize> = lengths(&long);
+        let pieces = lengths(&long);
         assert_eq!(pieces, [16_384, 16_384, 7_233]);
+        let number = format!("{}5 <13>a", "x".repeat(16_384));
+        assert_eq!(lengths(&number), [16_384, 7], "no count inside of a line");
+    }
+
+    #[test]
+    fn the_end_of_a_sender_inside_of_a_message_is_no_message() {
+        for begin in ["<", "20000 <"] {
+            let bytes = format!("{begin}{}", "x".repeat(16_383));
+            let (mut framing, mut from) = (Framing::default(), bytes.as_bytes());
+            assert_eq!(framing.read(&mut from).unwrap().unwrap().len(), 16_384);
+            assert!(framing.is_inside(), "{begin}");
+            assert_eq!(framing.read(&mut from).unwrap(), None);
+            assert!(!framing.is_inside(), "{begin}");
+        }
     }
 }

@@ -62,7 +62,7 @@ impl Pipeline {
     /// reads, and TCP holds the sender back.
     fn receive(&self, conn: &mut Connection) -> io::Result<()> {
         let mut framing = Framing::default();
-        while conn.next()? {
+        while framing.is_inside() || conn.next()? {
             let Some(text) = framing.read(conn)? else {
                 continue;
             };
