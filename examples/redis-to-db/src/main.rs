@@ -37,7 +37,7 @@ fn run(options: Options) -> Result<bool> {
     let (timeout, workers) = (options.drain_timeout, options.workers);
     let hook = options.before_exit.clone();
     let mover = Arc::new(Mover::new(options, &stop)?);
-    if let Some(keeper) = mover.begin()? {
+    if let Some(keeper) = mover.begin_until_stop()? {
         mover.start(keeper, &shutdown)?;
         say(format_args!("moving workers={workers}"));
     }

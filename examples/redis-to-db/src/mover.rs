@@ -15,6 +15,7 @@ use lastecho::{
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,8 @@ use std::time::{Duration, Instant};
 /// between two tries where Redis fails.
 const LONGEST_LOOK: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_millis(250);
+/// How often it is looked whether a stop comes before the start is done.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Everything that the workers share.
 pub struct Mover {
@@ -154,6 +157,26 @@ impl Mover {
         })
     }
 
+    /// Does as [`begin`](Self::begin), on a thread that a stop leaves behind:
+    /// an address that does not answer, or a name's look-up, may hold it up for
+    /// longer than a stop may take, and nothing is in hand yet.
+    ///
+    /// # Errors
+    /// As `begin`, or the thread cannot be started.
+    pub fn begin_until_stop(self: &Arc<Self>) -> Result<Option<Link>> {
+        let (mover, (sender, begun)) = (Arc::clone(self), sync_channel(1));
+        let begin = thread::Builder::new().name("begin".into());
+        begin.spawn(move || sender.send(mover.begin()).ok())?;
+        loop {
+            match begun.recv_timeout(LOOK) {
+                Ok(begun) => return begun,
+                Err(RecvTimeoutError::Disconnected) => bail!("the start panicked"),
+                Err(RecvTimeoutError::Timeout) if self.stop.is_set() => return self.not_begun(),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
     /// Waits for the database and for Redis, takes the leases, and puts back what was in hand in
     /// processes that are gone. Returns the keeper's connection; `None` where
     /// the stop came first.
@@ -174,6 +197,11 @@ impl Mover {
             let wait = link.hold_off().unwrap_or_default();
             let _ = self.stop.wait(Deadline::after(wait));
         }
+        self.not_begun()
+    }
+
+    /// The stop came first, or the policy stopped it.
+    fn not_begun(&self) -> Result<Option<Link>> {
         match self.lists.fatal.get() {
             Some(error) => bail!(error.clone()),
             None => Ok(None),

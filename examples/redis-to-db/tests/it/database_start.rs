@@ -186,6 +186,22 @@ fn a_start_waits_for_postgres_and_a_signal_ends_the_wait() {
     account.places().all_moved(&account, &NONE).unwrap();
 }
 
+/// It would wait for an hour.
+#[test]
+fn a_signal_ends_the_wait_for_an_answer() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = silent.local_addr().unwrap();
+    let url = format!("postgresql://me@{at}/name?connect_timeout=3600");
+    let program = launch(Which::Ours, &Redis::down(), &url, &[]);
+    let _asked = silent.accept().unwrap();
+    let ended = stop(program);
+    assert_eq!(
+        (ended.code, ended.count("in_hand")),
+        (Some(0), 0),
+        "{ended:?}"
+    );
+}
+
 #[test]
 #[ignore = "needs redis-server, postgres and openssl: make deps"]
 fn postgres_is_reached_by_tls_and_only_where_its_certificate_is_trusted() {
