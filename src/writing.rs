@@ -53,7 +53,7 @@ impl Writing {
     /// Lets no further write begin, and waits until the last one is over.
     ///
     /// Blocks for as long as that one takes: whatever ends it ends the wait.
-    /// Those who wait for their turn are told at once.
+    /// Those who wait for their turn learn of it when it comes: they write nothing.
     pub(crate) fn close(&self) {
         let mut state = lock(&self.0);
         state.closed.get_or_insert(Closed::Ended);
