@@ -8,6 +8,7 @@ use self::postgres::{Server, Session};
 use self::sqlite::Sqlite;
 use crate::options::{Options, Target};
 use anyhow::Result;
+use lastecho::Stop;
 use std::error::Error;
 use std::fmt;
 
@@ -58,15 +59,16 @@ pub enum Writer<'a> {
 }
 
 impl Database {
-    /// Opens and connects nowhere yet.
+    /// Opens and connects nowhere yet. Where the stop is set, it gives up to
+    /// connect.
     ///
     /// # Errors
     /// The certificates to trust cannot be read.
-    pub fn new(options: &Options) -> Result<Self> {
+    pub fn new(options: &Options, stop: &Stop) -> Result<Self> {
         Ok(match &options.database {
             Target::File(path) => Self::Sqlite(Sqlite::new(path)),
             Target::Postgres(config) => {
-                let server = Server::new(config, options.database_ca.as_deref())?;
+                let server = Server::new(config, options.database_ca.as_deref(), stop)?;
                 Self::Postgres(Box::new(server))
             }
         })

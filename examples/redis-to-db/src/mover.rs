@@ -148,7 +148,7 @@ impl Mover {
         let drain = Stop::new();
         Ok(Self {
             lists: Arc::new(Lists::new(&options, stop, &drain)?),
-            database: Database::new(&options).context("--database-ca")?,
+            database: Database::new(&options, stop).context("--database-ca")?,
             stop: stop.clone(),
             drain,
             trouble: Trouble::default(),

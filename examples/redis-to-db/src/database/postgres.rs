@@ -2,12 +2,14 @@
 
 use super::{TABLE, Unreached, WRITE, WriteError};
 use anyhow::{Context, Result};
+use lastecho::{Deadline, Stop};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use std::error::Error as _;
 use std::io;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
@@ -21,6 +23,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 /// How long an address may take to answer, unless the URL says it, and the
 /// look at the table.
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether a stop comes before an answer.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What a commit waits for: as it is set, but the disk at least. It is set here
 /// so that nothing that changes later changes it.
@@ -38,8 +43,10 @@ const LOCK: &str = "SELECT pg_advisory_xact_lock(48879)";
 pub struct Server {
     config: Config,
     tls: Option<MakeRustlsConnect>,
-    /// The longest that connecting may take.
+    /// The longest that connecting may take,
     patience: Duration,
+    /// and what else ends it: what is in hand is put back then.
+    stop: Stop,
 }
 
 /// A connection to it.
@@ -51,7 +58,7 @@ pub struct Session {
 }
 
 impl Server {
-    pub(super) fn new(config: &Config, authority: Option<&Path>) -> Result<Self> {
+    pub(super) fn new(config: &Config, authority: Option<&Path>, stop: &Stop) -> Result<Self> {
         let mut config = config.clone();
         let each = config.get_connect_timeout().copied().unwrap_or(CONNECT);
         config.connect_timeout(each);
@@ -62,11 +69,12 @@ impl Server {
             tls: needs_tls.then(|| encryption(authority)).transpose()?,
             patience: each.saturating_mul(hosts).saturating_add(CONNECT),
             config,
+            stop: stop.clone(),
         })
     }
 
     /// Connects and sees whether the table can be written to. Blocks for the
-    /// time of [`CONNECT`] for each address, and once more.
+    /// time of [`CONNECT`] for each address, and once more, or until the stop.
     pub(super) fn connect(&self) -> Result<Session, Unreached> {
         let passing = |why: String| Unreached {
             is_lasting: false,
@@ -74,7 +82,15 @@ impl Server {
         };
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| passing(error.to_string()))?;
-        let began = runtime.block_on(async { timeout(self.patience, self.begin()).await });
+        let began = runtime.block_on(async {
+            let (deadline, mut begin) = (Deadline::after(self.patience), pin!(self.begin()));
+            loop {
+                match timeout(deadline.cap(LOOK), &mut begin).await {
+                    Err(_) if !self.stop.is_set() && !deadline.has_passed() => {}
+                    began => return began,
+                }
+            }
+        });
         let why = match began {
             Ok(Ok((client, write))) => {
                 return Ok(Session {

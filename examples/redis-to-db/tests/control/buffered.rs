@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
     let stop = Stop::new();
     let _signals = signals::install(&stop)?;
-    let database = Database::new(&options)?;
+    let database = Database::new(&options, &stop)?;
     let (sender, receiver) = sync_channel(BUFFER);
     let receiver = Mutex::new(receiver);
     thread::scope(|scope| {

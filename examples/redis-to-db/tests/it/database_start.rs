@@ -4,7 +4,7 @@
 use crate::account::{Account, NONE};
 use crate::certificates;
 use crate::harness::{Ended, Program};
-use crate::programs::{Which, command, launch, stop};
+use crate::programs::{Which, command, launch, start, stop};
 use crate::servers::{Postgres, Redis, eventually, memory};
 use crate::start::assert_told;
 use rustix::process::Signal;
@@ -193,6 +193,25 @@ fn a_signal_ends_the_wait_for_an_answer() {
     let at = silent.local_addr().unwrap();
     let url = format!("postgresql://me@{at}/name?connect_timeout=3600");
     let program = launch(Which::Ours, &Redis::down(), &url, &[]);
+    let _asked = silent.accept().unwrap();
+    let ended = stop(program);
+    assert_eq!(
+        (ended.code, ended.count("in_hand")),
+        (Some(0), 0),
+        "{ended:?}"
+    );
+}
+
+#[test]
+#[ignore = "needs redis-server and postgres: make deps"]
+fn a_postgres_that_falls_silent_holds_up_no_stop_of_workers_that_connect() {
+    let mut postgres = Postgres::start();
+    let url = format!("{}?connect_timeout=3600", postgres.url());
+    let account = Account::with(url);
+    let program = start(Which::Ours, &account, &["--workers", "4"]);
+    postgres.end(Signal::INT);
+    program.await_log("connecting to the database: ", 1);
+    let silent = std::net::TcpListener::bind(("127.0.0.1", postgres.port)).unwrap();
     let _asked = silent.accept().unwrap();
     let ended = stop(program);
     assert_eq!(
