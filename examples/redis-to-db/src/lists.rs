@@ -94,6 +94,7 @@ impl Lists {
         // In containers, host, process and start are the same again and again.
         let id = getrandom::u64().context("no random number")?;
         let (list, pid) = (&options.redis.list, process::id());
+        let wait = options.poll.min(options.lease / 3);
         Ok(Self {
             server: Server::new(&options.redis)?,
             list: list.clone(),
@@ -101,7 +102,8 @@ impl Lists {
             workers: options.workers,
             attempts: options.attempts,
             lease: options.lease,
-            wait: options.poll.min(options.lease / 3).max(SHORTEST_WAIT),
+            // A worker that waits sees no stop, which must have time for it.
+            wait: wait.min(options.drain_timeout / 4).max(SHORTEST_WAIT),
             policy: options.on_redis_error,
             stop: stop.clone(),
             drain: drain.clone(),
@@ -176,8 +178,8 @@ impl Link {
         checked
     }
 
-    /// Waits for a message, for at most the poll interval or a third of the
-    /// lease (and 5 s for the answer).
+    /// Waits for a message, for at most the poll interval, a third of the lease
+    /// or a quarter of the drain timeout (and 5 s for the answer).
     ///
     /// Redis moves it into our list in the same step: there is no moment in
     /// which it is nowhere. If the answer is lost, the message is in our list

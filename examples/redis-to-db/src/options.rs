@@ -43,7 +43,7 @@ pub struct Options {
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = lease)]
     pub lease: Duration,
 
-    /// Longest that an idle worker waits before it looks at the stop flag
+    /// Longest that an idle worker waits before it looks at the stop flag (a quarter of --drain-timeout at most)
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     pub poll: Duration,
 

@@ -1,7 +1,7 @@
 //! A stop finishes what each worker holds, and leaves the rest in Redis.
 
 use crate::account::{Account, NONE};
-use crate::harness::Ended;
+use crate::harness::{Ended, Program};
 use crate::programs::{Kept, Which, promise, run_dry, start, stop};
 use crate::servers::eventually;
 use crate::unread::stop_unread;
@@ -119,6 +119,27 @@ fn a_second_signal_leaves_what_is_in_hand_to_the_next_process() {
     account.places().none_lost(&account).unwrap();
     run_dry(Which::Ours, &account, &[]);
     assert_eq!(account.places().all_moved(&account, &NONE), Ok(0));
+}
+
+/// Redis answers a demand that nothing comes for only at its end, and a worker
+/// that waits for it ends no sooner.
+#[test]
+#[ignore = "needs redis-server: make deps"]
+fn idle_workers_end_in_time_however_long_the_poll_interval() {
+    let account = Account::new();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_redis-to-db"));
+    command.args(["--redis", &account.redis.url()]);
+    command.args(["--database", &account.database]);
+    command.args(["--poll", "1h", "--lease", "10m"]);
+    let program = Program::start(command);
+    program.await_line("moving");
+    program.await_line("progress");
+    let ended = stop(program);
+    assert_eq!(
+        (ended.code, ended.count("in_hand")),
+        (Some(0), 0),
+        "{ended:?}"
+    );
 }
 
 /// Standard error is full from the start, standard output from the first line on.
