@@ -10,7 +10,7 @@ use crate::event::{Event, Outcome};
 use crate::link::Link;
 use crate::listener::Accepted;
 use crate::lock::lock;
-use crate::panics;
+use crate::panics::{self, say};
 use crate::port::Port;
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::thread::{self, Scope};
@@ -18,6 +18,7 @@ use crate::sync::{Arc, Mutex};
 use crate::sys;
 use crate::table::{Admission, Room, Table};
 use crate::terms::Terms;
+use log::Level::Debug;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
@@ -134,7 +135,7 @@ where
                 Accepted::Nobody => early.note(port.listener.patience(self.terms.tick())),
                 Accepted::Lost(error) if lost < LOST_IN_A_ROW => {
                     lost += 1;
-                    log::debug!("a client was gone before it was accepted: {error}");
+                    say!(Debug, "a client was gone before it was accepted: {error}");
                 }
                 Accepted::Lost(error) | Accepted::Exhausted(error) => {
                     self.wait_after(port, &error);
@@ -158,7 +159,7 @@ where
         if let Err(error) = port.listener.prepare_connection(&socket, tick) {
             // What it inherited holds. One that came too early to inherit
             // anything is still woken by its peer, and by the cut.
-            log::debug!("client {peer}: {error}");
+            say!(Debug, "client {peer}: {error}");
         }
         if self.terms.is_cut() {
             self.refuse(&socket);
@@ -169,7 +170,7 @@ where
                 if self.terms.is_cut() {
                     link.cut(); // it may have come too late for the cut of all
                 }
-                log::debug!("connection {} from {peer}: accepted", link.id);
+                say!(Debug, "connection {} from {peer}: accepted", link.id);
                 self.terms.tell(|| Event::Accepted { id: link.id, peer });
                 let outcome = self.handle(&link);
                 self.close(&link, outcome);
@@ -221,7 +222,7 @@ where
         let (id, peer) = (link.id, link.peer);
         if let Err(message) = &returned {
             let level = self.seldom.level(log::Level::Error);
-            log::log!(
+            say!(
                 level,
                 "connection {id} from {peer}: handler panicked: {message:.1000}"
             );
@@ -234,7 +235,7 @@ where
             _ if timed_out => Outcome::Idle,
             (_, Ok(Err(error))) => {
                 let level = self.seldom.level(log::Level::Warn);
-                log::log!(
+                say!(
                     level,
                     "connection {id} from {peer}: handler failed: {error}"
                 );
@@ -248,7 +249,7 @@ where
     fn close(&self, link: &Link, outcome: Outcome) {
         let ended = self.table.leave(link, outcome);
         let snapshot = link.snapshot();
-        log::debug!("{snapshot}: {outcome}");
+        say!(Debug, "{snapshot}: {outcome}");
         self.terms.tell(|| Event::Closed {
             id: link.id,
             peer: link.peer,
@@ -286,7 +287,7 @@ where
 
 fn turn_away(socket: &TcpStream) {
     if let Err(error) = ending::turn_away(socket) {
-        log::debug!("turning a client away: {error}");
+        say!(Debug, "turning a client away: {error}");
     }
 }
 

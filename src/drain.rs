@@ -6,6 +6,7 @@ use crate::crew::Crew;
 use crate::deadline::Deadline;
 use crate::event::Event;
 use crate::listener::BACKLOG;
+use crate::panics::say;
 use crate::sync::atomic::Ordering;
 use crate::sync::thread::Scope;
 use crate::terms::Terms;
@@ -145,7 +146,10 @@ impl Door {
             if let Err(error) = port.listener.refuse_new_clients() {
                 refusing = false;
                 let address = port.listener.address();
-                log::debug!("{address}: cannot refuse new clients: {error}");
+                say!(
+                    log::Level::Debug,
+                    "{address}: cannot refuse new clients: {error}"
+                );
             }
         }
         let entered = crew.table.entered();
@@ -193,7 +197,10 @@ impl Door {
             Err(error) => {
                 // It may be able to answer the next time: a lack of descriptors.
                 if !std::mem::replace(&mut self.blind, true) {
-                    log::debug!("cannot ask for clients in a handshake: {error}");
+                    say!(
+                        log::Level::Debug,
+                        "cannot ask for clients in a handshake: {error}"
+                    );
                 }
                 quiet >= self.blind_grace
             }

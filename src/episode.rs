@@ -1,6 +1,7 @@
 //! A time of trouble: waits that grow, and two log lines however long it lasts.
 
 use crate::lock::lock;
+use crate::panics::say;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use std::fmt;
@@ -83,7 +84,7 @@ impl Episode {
     pub fn failed(&self, error: &dyn fmt::Display) -> Duration {
         let (begins, wait) = self.note_failure(Instant::now());
         if begins {
-            log::warn!("{}: {error}; trying again", self.what);
+            say!(log::Level::Warn, "{}: {error}; trying again", self.what);
         }
         wait
     }
@@ -136,7 +137,8 @@ impl Episode {
             return;
         }
         if let Some(ended) = self.note_success() {
-            log::info!(
+            say!(
+                log::Level::Info,
                 "{}: works again after {} failures in {:.1?}",
                 self.what,
                 ended.failures,

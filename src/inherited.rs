@@ -4,6 +4,7 @@
 use crate::addresses;
 use crate::listener::{self, Listener};
 use crate::lock::lock;
+use crate::panics::say;
 use crate::passed::{self, LEFT, SLICE, TAKEN, YOURS};
 use crate::server::Server;
 use crate::stop::Stop;
@@ -154,7 +155,10 @@ impl Inherited {
         match (&mut &*predecessor).read(&mut answer) {
             Ok(1) if answer[0] == YOURS => {}
             Ok(0) | Err(_) if !is_late => {
-                log::warn!("the predecessor died before it had handed over: serving in its place");
+                say!(
+                    log::Level::Warn,
+                    "the predecessor died before it had handed over: serving in its place"
+                );
             }
             // The predecessor serves on, or stops; neither is ours to meddle in.
             _ if stop.is_set() => {
@@ -194,7 +198,8 @@ impl Server {
     pub fn take_over(self, inherited: Inherited) -> Self {
         for (name, socket) in &inherited.listeners {
             if let Some(socket) = socket {
-                log::warn!(
+                say!(
+                    log::Level::Warn,
                     "nothing asks for {} ({name}), which was passed",
                     socket.address()
                 );

@@ -3,6 +3,18 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+/// Logs as `log::log!` does. A logger is not ours either: where it panics, what
+/// was to be logged is lost, and nothing else.
+macro_rules! say {
+    ($level:expr, $($words:tt)+) => {{
+        let said = || log::log!($level, $($words)+);
+        if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(said)) {
+            std::mem::forget(panic); // dropping it may panic, too
+        }
+    }};
+}
+pub(crate) use say;
+
 /// Runs `code`; a panic becomes an error with its message.
 ///
 /// The default hook has already written it to standard error by then.

@@ -6,7 +6,7 @@ pub use outcome::{PhaseEnd, PhaseError, ShutdownOutcome};
 
 use crate::deadline::Deadline;
 use crate::lock::lock;
-use crate::panics;
+use crate::panics::{self, say};
 use crate::stop::Stop;
 use crate::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use crate::sync::thread::{self, ThreadId};
@@ -248,7 +248,7 @@ impl Shutdown {
             let started = Instant::now();
             let end = self.run_phase(&name, phase, since_begun(share), since_begun(given_up));
             let took = started.elapsed();
-            log::info!("shutdown: {name}: {end} after {took:.1?}");
+            say!(log::Level::Info, "shutdown: {name}: {end} after {took:.1?}");
             let mut state = lock(&self.shared.state);
             state.outcome.phases.push((name, end, took));
             state.present = None;
@@ -281,7 +281,10 @@ impl Shutdown {
                 self.await_phase(&done, given_up)
             }
             Err(error) => {
-                log::warn!("shutdown: {name}: no thread of its own: {error}");
+                say!(
+                    log::Level::Warn,
+                    "shutdown: {name}: no thread of its own: {error}"
+                );
                 self.shared.note_present(thread::current().id());
                 match panics::caught(|| take().map_or(Ok(()), |phase| phase(told))) {
                     Ok(outcome) => outcome.into(),

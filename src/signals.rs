@@ -3,7 +3,7 @@
 use crate::deadline::Deadline;
 use crate::early::Early;
 use crate::episode::Seldom;
-use crate::panics;
+use crate::panics::{self, say};
 use crate::stop::Stop;
 use crate::sys;
 use signal_hook::consts::{FORBIDDEN, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
@@ -147,13 +147,10 @@ fn keep_hearing(mut incoming: Incoming, mut each: impl FnMut(c_int)) {
     while !handle.is_closed() {
         if let Err(message) = panics::caught(|| each_signal(&mut incoming, &mut each)) {
             let level = seldom.level(log::Level::Error);
-            // The logger may be what panics.
-            let _ = panics::caught(|| {
-                log::log!(
-                    level,
-                    "the signals' thread panicked, and goes on: {message:.1000}"
-                );
-            });
+            say!(
+                level,
+                "the signals' thread panicked, and goes on: {message:.1000}"
+            );
             early.note(LOOK);
         }
     }

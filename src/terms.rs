@@ -2,7 +2,7 @@
 
 use crate::episode::Seldom;
 use crate::event::Event;
-use crate::panics;
+use crate::panics::{self, say};
 use crate::stop::Stop;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -62,7 +62,7 @@ impl Terms {
     fn tell_to(&self, observer: &Observer, event: &Event<'_>) {
         if let Err(message) = panics::caught(|| observer(event)) {
             let level = self.seldom.level(log::Level::Error);
-            log::log!(level, "the observer panicked: {message:.1000}");
+            say!(level, "the observer panicked: {message:.1000}");
         }
     }
 }

@@ -1,10 +1,11 @@
 //! What a server tells: events, snapshots, the log, the report.
 
-use super::{Watchdog, ask, echo_lines, local, serve};
+use super::{Watchdog, alone, ask, echo_lines, local, serve};
 use crate::harness::{eventually, read_to_end};
 use lastecho::{Connection, Episode, Event, Server, State};
 use std::io::Write;
 use std::sync::{Arc, LazyLock, Mutex, Once};
+use std::time::Duration;
 
 /// Everything that the library logged in this process.
 static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -68,6 +69,52 @@ fn a_logger_may_share_the_episode_that_it_logs() {
     LOG_HOST.failed(&"unreachable");
     let line = "the log's host: unreachable; trying again";
     assert!(LOG.lock().unwrap().iter().any(|said| said == line));
+}
+
+/// As one does that prints to a reader who has left.
+struct Broken;
+
+impl log::Log for Broken {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, _: &log::Record<'_>) {
+        panic!("the logger, on purpose");
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn a_logger_that_panics_costs_words_and_nothing_else() {
+    if !alone("library::telling::a_logger_that_panics_costs_words_and_nothing_else") {
+        return;
+    }
+    let _watchdog = Watchdog::new();
+    log::set_logger(&Broken).unwrap();
+    log::set_max_level(log::LevelFilter::Debug);
+    let handler = |conn: &mut Connection| {
+        conn.next()?;
+        Err(std::io::Error::other("on purpose"))
+    };
+    let shutdown = lastecho::Shutdown::new();
+    for name in ["first", "second"] {
+        shutdown.phase(name, |_| Ok(()));
+    }
+    let (report, left) = serve(local(), handler, |running| {
+        for _ in 0..3 {
+            let mut client = running.connect();
+            client.write_all(b"x").unwrap();
+            read_to_end(&mut client).unwrap();
+        }
+        eventually("the ends", || running.live.report().failed == 3);
+        running.live.snapshot().len()
+    });
+    assert_eq!((report.accepted, report.failed, left), (3, 3, 0));
+    shutdown.fire();
+    let outcome = shutdown.run(Duration::from_secs(60));
+    assert_eq!(outcome.phases.len(), 2);
 }
 
 /// An error with a cause, both of them long.
