@@ -158,7 +158,10 @@ const URL: &str = "write a path, or a URL with tokio-postgres's options, for exa
 
 /// Whether it may be a URL, or a part of one, with a password in it.
 fn may_hold_secret(text: &str) -> bool {
-    text.contains("://") || text.contains('@') || text.contains("password")
+    text.contains("://")
+        || text.contains('@')
+        || text.contains("password")
+        || text.contains("pass=")
 }
 
 /// A message without the arguments in it that nobody else should read.

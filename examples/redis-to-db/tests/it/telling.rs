@@ -104,7 +104,7 @@ fn refused(options: &[&str]) -> String {
 
 #[test]
 fn a_mistake_in_a_url_does_not_show_its_password() {
-    let cases: [&[&str]; 9] = [
+    let cases: [&[&str]; 10] = [
         &["--database", "postgresql://me:hunter2@host:port/name"],
         &["--database=postgresql://me:hunter2@host/name?ssl=1"],
         &["--database", "postgresql:/me:hunter2@host/name"],
@@ -112,6 +112,7 @@ fn a_mistake_in_a_url_does_not_show_its_password() {
         &["--database", "host=host user=me password=hunter2"],
         &["--redis", "redis://:hunter2@host:port"],
         &["--redis=rediss//:hunter2@host"],
+        &["--redis", "unix:/run/redis?db=one&pass=hunter2"],
         &["--workers", "postgresql://me:hunter2@host"],
         &["postgresql://me:hunter2@host/name\nsecond line"],
     ];
