@@ -63,17 +63,18 @@ fn quiet_is_silent_where_nothing_is_wrong() {
 }
 
 #[test]
-fn verbose_is_a_line_per_connection() {
+fn verbose_logs_a_connection_when_it_is_accepted_and_when_it_has_ended() {
     let log = log_of_one_client(&["-v"], b"hello");
     let lines: Vec<_> = log.lines().filter(|line| line.contains("PEER")).collect();
-    assert_eq!(lines.len(), 1, "{log}");
+    assert_eq!(lines.len(), 2, "{log}");
+    assert!(lines[0].ends_with("connection 1 from PEER: accepted"));
     for words in [
         "connection 1 from PEER",
         "5 bytes in",
         "5 bytes out",
         "ended",
     ] {
-        assert!(lines[0].contains(words), "{words}: {}", lines[0]);
+        assert!(lines[1].contains(words), "{words}: {}", lines[1]);
     }
 }
 
