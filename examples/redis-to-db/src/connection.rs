@@ -2,6 +2,7 @@
 
 use crate::options::RedisOptions;
 use anyhow::{Context, Result};
+use lastecho::Stop;
 use redis::{Client, ClientTlsConfig, Cmd, Connection, ErrorKind, IntoConnectionInfo};
 use redis::{RedisConnectionInfo, RedisError, RedisResult, TlsCertificates};
 use std::error::Error;
@@ -116,6 +117,33 @@ pub fn is_permanent(error: &RedisError) -> bool {
             Some(code) => CODES.contains(&code),
             None => false,
         },
+    }
+}
+
+/// Whether a call was interrupted: SIGSTOP and SIGCONT do so where a socket has a
+/// timeout (signal(7)). That says nothing about Redis, which may have the question
+/// and answer it yet: it is to be asked again, on another connection.
+#[must_use]
+pub fn is_interrupted(error: &RedisError) -> bool {
+    io_kind(error) == Some(io::ErrorKind::Interrupted)
+}
+
+/// Whether we have only stopped listening: Redis may hear the question yet.
+#[must_use]
+pub fn is_unheard(error: &RedisError) -> bool {
+    error.is_timeout() || is_interrupted(error)
+}
+
+/// Asks, and again as long as that is interrupted; not after the cut.
+///
+/// # Errors
+/// What Redis says, or the connection to it.
+pub fn uninterrupted<T>(stop: &Stop, mut ask: impl FnMut() -> RedisResult<T>) -> RedisResult<T> {
+    loop {
+        match ask() {
+            Err(error) if is_interrupted(&error) && !stop.is_cut() => {}
+            answer => return answer,
+        }
     }
 }
 

@@ -10,7 +10,7 @@
 //! | `LIST:dead` | messages that failed too often |
 
 use crate::check::{Fault, check};
-use crate::connection::{Server, words};
+use crate::connection::{Server, is_interrupted, is_unheard, uninterrupted, words};
 use crate::demand::{Demand, Demands};
 use crate::options::{OnRedisError, Options};
 use anyhow::{Context, Result};
@@ -170,8 +170,8 @@ impl Link {
     /// Messages cannot be moved with it, or not now.
     pub fn check(&mut self) -> Result<(), Fault> {
         let connection = self.connect().map_err(|error| Fault::new("", error));
-        let checked = connection
-            .and_then(|mut connection| check(&mut connection, &self.lists.list, &self.mine));
+        let (list, mine) = (&self.lists.list, &self.mine);
+        let checked = connection.and_then(|mut redis| check(&mut redis, list, mine));
         if let Err(Fault::Passing(error)) = &checked {
             self.failed(error);
         }
@@ -194,17 +194,16 @@ impl Link {
         back.arg("LEFT").arg("RIGHT").ignore();
         let take = both.cmd("BLMOVE").arg(&lists.list).arg(&self.mine);
         take.arg("RIGHT").arg("LEFT").arg(lists.wait.as_secs_f64());
-        let (mut demand, mut is_sent) = (self.demand, false);
+        let (mut demand, mut is_broken) = (self.demand, false);
         let answer = self.ask(|connection| {
             lists.demands.change(&mut demand, Demand::Waiting);
-            is_sent = true;
-            both.query(connection)
+            let answer = both.query(connection);
+            is_broken = answer.as_ref().is_err_and(|error| !is_unheard(error));
+            answer
         });
         match &answer {
             Ok(_) => lists.demands.change(&mut demand, Demand::Answered),
-            Err(error) if is_sent && !error.is_timeout() => {
-                lists.demands.change(&mut demand, Demand::Broken);
-            }
+            Err(_) if is_broken => lists.demands.change(&mut demand, Demand::Broken),
             Err(_) => {}
         }
         self.demand = demand;
@@ -289,14 +288,16 @@ impl Link {
         }
     }
 
-    /// Asks once. After an error the connection is given up: nobody knows what
-    /// it would answer next.
+    /// Asks once, and again where that was interrupted, until the cut. After an
+    /// error the connection is given up: nobody knows what it would answer next.
     fn ask<T>(
         &mut self,
-        question: impl FnOnce(&mut Connection) -> RedisResult<T>,
+        mut question: impl FnMut(&mut Connection) -> RedisResult<T>,
     ) -> RedisResult<T> {
-        let connection = self.connection.take().map_or_else(|| self.connect(), Ok);
-        let answer = connection.and_then(|mut connection| {
+        let drain = self.lists.drain.clone();
+        let answer = uninterrupted(&drain, || {
+            let connection = self.connection.take().map_or_else(|| self.connect(), Ok);
+            let mut connection = connection?;
             let answer = question(&mut connection)?;
             self.connection = Some(connection);
             Ok(answer)
@@ -338,7 +339,11 @@ impl Link {
         }
     }
 
+    /// An interruption is no failure of Redis.
     fn failed(&mut self, error: &RedisError) {
+        if is_interrupted(error) {
+            return;
+        }
         let lists = &self.lists;
         if !std::mem::replace(&mut self.is_without, true) {
             lists.without.fetch_add(1, Relaxed);

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use lastecho::{Deadline, Episode, Stop, signals};
-use redis_to_db::connection::{Server, is_permanent, words};
+use redis_to_db::connection::{Server, is_interrupted, is_permanent, words};
 use redis_to_db::options::{RedisOptions, refuse};
 use redis_to_db::output::{complain, flush, say, start_log};
 use std::process::ExitCode;
@@ -14,8 +14,8 @@ const PIECE: u64 = 100;
 
 /// Puts messages into a Redis list: `PREFIX-1 message 1`, and so on.
 ///
-/// When Redis fails it tries again, and may so put messages in twice: their
-/// keys are the same, so the database has each once.
+/// When Redis fails, or SIGSTOP interrupts the call, it tries again, and may so
+/// put messages in twice: their keys are the same, so the database has each once.
 #[derive(Parser)]
 #[command(name = "produce", version)]
 struct Options {
@@ -70,6 +70,7 @@ fn run(options: &Options) -> Result<()> {
                 let _ = stop.wait(Deadline::at(started + due));
             }
             Err(error) if is_permanent(&error) => bail!("redis: {}", words(&error)),
+            Err(error) if is_interrupted(&error) => connection = None,
             Err(error) => {
                 connection = None;
                 let _ = stop.wait(Deadline::after(trouble.failed(&words(&error))));

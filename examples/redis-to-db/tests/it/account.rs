@@ -1,7 +1,9 @@
 //! Where every message is.
 
 use crate::servers::{Redis, eventually, memory};
+use lastecho::Stop;
 use redis::{Connection, FromRedisValue};
+use redis_to_db::connection::uninterrupted;
 use std::collections::{BTreeMap, BTreeSet};
 use tempfile::TempDir;
 
@@ -211,7 +213,9 @@ pub(crate) const NONE: BTreeSet<String> = BTreeSet::new();
 
 pub(crate) fn ask<T: FromRedisValue>(redis: &mut Connection, words: &[&str]) -> T {
     let mut command = redis::cmd(words[0]);
-    command.arg(&words[1..]).query(redis).unwrap()
+    command.arg(&words[1..]);
+    // The client throws the late answer away.
+    uninterrupted(&Stop::new(), || command.query(redis)).unwrap()
 }
 
 fn length(redis: &mut Connection, list: &str) -> u64 {

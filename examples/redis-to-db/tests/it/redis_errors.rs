@@ -160,3 +160,45 @@ fn a_command_that_is_forbidden_for_a_while_loses_no_message() {
         "{ended:?}"
     );
 }
+
+/// Stops a program, and lets it go on once it stands still.
+fn interrupt(program: &mut Program) {
+    program.signal(Signal::STOP);
+    let status = format!("/proc/{}/status", program.id());
+    eventually("it stands still", || {
+        assert!(program.is_running(), "{}", program.stderr());
+        let status = std::fs::read_to_string(&status).unwrap();
+        status.contains("State:\tT")
+    });
+    program.signal(Signal::CONT);
+}
+
+#[test]
+#[ignore = "needs redis-server: make deps"]
+fn a_moment_without_the_processor_is_no_error_of_redis() {
+    let mut account = Account::new();
+    let options = ["--on-redis-error", "stop"];
+    // It asks its first question, and has no answer yet.
+    account.redis.signal(Signal::STOP);
+    let mut program = launch(Which::Ours, &account.redis, &account.database, &options);
+    for _ in 0..20 {
+        thread::sleep(Duration::from_millis(20));
+        interrupt(&mut program);
+    }
+    account.redis.signal(Signal::CONT);
+    program.await_line("moving");
+    // Its workers wait for messages, and get some.
+    for round in 0..20 {
+        account.produce(&format!("round{round}"), 50);
+        interrupt(&mut program);
+    }
+    account.await_dry();
+    let ended = stop(program);
+    assert_eq!(
+        (ended.code, ended.told("clean")),
+        (Some(0), "true"),
+        "{ended:?}"
+    );
+    assert!(!ended.stderr.contains("nterrupted"), "{ended:?}");
+    account.places().all_moved(&account, &NONE).unwrap();
+}

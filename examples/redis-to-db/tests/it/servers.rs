@@ -1,7 +1,9 @@
 //! A Redis and a PostgreSQL of a test's own.
 
 use crate::harness::WATCHDOG;
+use lastecho::Stop;
 use redis::Connection;
+use redis_to_db::connection::uninterrupted;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use std::fs::{self, File, Permissions};
 use std::net::{Ipv4Addr, TcpListener};
@@ -141,7 +143,8 @@ impl Redis {
 
     pub(crate) fn connect(&self) -> Connection {
         let client = redis::Client::open(self.url()).unwrap();
-        let connection = client.get_connection_with_timeout(WATCHDOG).unwrap();
+        let connect = || client.get_connection_with_timeout(WATCHDOG);
+        let connection = uninterrupted(&Stop::new(), connect).unwrap();
         connection.set_read_timeout(Some(WATCHDOG)).unwrap();
         connection
     }
