@@ -29,6 +29,8 @@ const STEPS: [&str; 8] = [
 ];
 /// How many runs wait beside each other; they hardly compute.
 const AT_ONCE: usize = 25;
+/// How many attempts a run has that comes too late.
+const ATTEMPTS: usize = 8;
 /// How long a server that does not stop is watched: longer than step 7's deadline.
 const WATCHED: Duration = Duration::from_secs(7);
 
@@ -41,6 +43,8 @@ enum Seen {
     Flaw,
     /// Another failure.
     Other(String),
+    /// Nothing: the machine was so busy that a step of the trial came too late.
+    Late(String),
 }
 
 /// Runs a step's program and its clients; whoever does not stop is watched so
@@ -60,7 +64,10 @@ fn program(step: usize) -> Command {
 }
 
 /// What so many runs saw.
-fn seen<T: Send>(jobs: impl IntoIterator<Item = T>, run: impl Fn(T) -> Seen + Sync) -> Vec<Seen> {
+fn seen<T: Send + Copy>(
+    jobs: impl IntoIterator<Item = T>,
+    run: impl Fn(T) -> Seen + Sync,
+) -> Vec<Seen> {
     let jobs = Mutex::new(jobs.into_iter().collect::<VecDeque<_>>());
     let all = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -70,13 +77,24 @@ fn seen<T: Send>(jobs: impl IntoIterator<Item = T>, run: impl Fn(T) -> Seen + Sy
                     let Some(job) = jobs.lock().unwrap().pop_front() else {
                         return;
                     };
-                    let seen = run(job);
+                    let seen = in_time(|| run(job));
                     all.lock().unwrap().push(seen);
                 }
             });
         }
     });
     all.into_inner().unwrap()
+}
+
+/// The first run that was in time, or the last.
+fn in_time(mut run: impl FnMut() -> Seen) -> Seen {
+    for _ in 1..ATTEMPTS {
+        match run() {
+            Seen::Late(why) => println!("once more: {why}"),
+            seen => return seen,
+        }
+    }
+    run()
 }
 
 fn assert_flaw(step: usize, trial: Trial) {
@@ -194,7 +212,7 @@ fn what_is_cured_stays_cured() {
     let later = |&(first, trial)| (first + 1..=STEPS.len()).map(move |step| (step, trial));
     let all = seen(cures.iter().flat_map(later), |(step, trial)| {
         match trial(step, WATCHDOG) {
-            Seen::Grace => Seen::Grace,
+            seen @ (Seen::Grace | Seen::Late(_)) => seen,
             bad => Seen::Other(format!("step {step}: {bad:?}")),
         }
     });
