@@ -53,6 +53,7 @@
 
 use crate::deadline::Deadline;
 use crate::listener::{LONGEST_WAIT, Listener};
+use crate::live::Joined;
 use crate::lock::lock;
 use crate::passed::{self, Bequest, DECLINED, LEFT, SLICE, TAKEN, YOURS};
 use crate::server::Server;
@@ -85,10 +86,11 @@ impl Server {
                 title: Arc::clone(socket.title()),
             })
         };
-        let bequests: io::Result<Vec<_>> = self.listeners().iter().map(bequest).collect();
+        let bequests: io::Result<Vec<_>> = self.listeners.iter().map(bequest).collect();
         Ok(Handover {
             bequests: Mutex::new(bequests?),
-            serving: self.serving(),
+            serving: Arc::clone(&self.serving),
+            joined: Arc::clone(&self.joined),
             done: AtomicBool::new(false),
         })
     }
@@ -99,6 +101,7 @@ pub struct Handover {
     /// None once they were handed over.
     bequests: Mutex<Vec<Bequest>>,
     serving: Arc<Mutex<bool>>,
+    joined: Joined,
     done: AtomicBool,
 }
 
@@ -130,7 +133,8 @@ impl Handover {
     /// # Errors
     /// `WouldBlock` while another handover is under way. `NotConnected` while the
     /// server does not serve: before, afterwards, and as long as it has not
-    /// taken over itself what it would hand on. `Unsupported` where we
+    /// taken over itself what it would hand on. `InvalidInput` where the server has
+    /// been [joined](Server::and) since this was taken. `Unsupported` where we
     /// are process 1, whose end would end its whole namespace. Otherwise the
     /// successor could not be started, ended, was not ready in time, or a stop
     /// came first; it was killed then, having served nobody.
@@ -203,6 +207,11 @@ impl Handover {
     /// The right to hand over, which a server has while it serves.
     fn begin(&self, stop: &Stop) -> io::Result<MutexGuard<'_, bool>> {
         let refused = |kind, why| Err(io::Error::new(kind, why));
+        if self.joined.get().is_some() {
+            let message =
+                "this handover was taken before `Server::and`: take it from the joined server";
+            return refused(ErrorKind::InvalidInput, message);
+        }
         let serving = match self.serving.try_lock() {
             Ok(serving) => serving,
             Err(TryLockError::Poisoned(serving)) => serving.into_inner(), // as `lock` takes it

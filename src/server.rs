@@ -9,7 +9,7 @@ use crate::episode::Seldom;
 use crate::event::Event;
 use crate::limits;
 use crate::listener::Listener;
-use crate::live::Live;
+use crate::live::{Joined, Live};
 use crate::lock::lock;
 #[cfg(feature = "handover")]
 use crate::passed;
@@ -94,7 +94,7 @@ type BeforeServing = Box<dyn FnOnce(&Stop) -> io::Result<()> + Send + Sync>;
 /// stop: [`run`](Self::run) then waits for it (and says so through
 /// [`Event::Draining`]) for as long as it takes.
 pub struct Server {
-    listeners: Vec<Listener>,
+    pub(crate) listeners: Vec<Listener>,
     table: Arc<Table>,
     poll: Duration,
     drain_timeout: Option<Duration>,
@@ -108,7 +108,9 @@ pub struct Server {
     /// What comes between being prepared and the first client.
     before_serving: Option<BeforeServing>,
     /// Whether we serve; locked while we are being handed over.
-    serving: Arc<Mutex<bool>>,
+    pub(crate) serving: Arc<Mutex<bool>>,
+    /// For those who have a `Live` or a `Handover` of ours.
+    pub(crate) joined: Joined,
 }
 
 impl Server {
@@ -161,14 +163,25 @@ impl Server {
             observer: None,
             before_serving: None,
             serving: Arc::default(),
+            joined: Joined::default(),
         }
     }
 
-    /// Also listens where `other` listens, under our options and limits.
+    /// Also listens where `other` listens, under our options: all that was set
+    /// on `other`, its limits and its observer too, is dropped. Set it on the
+    /// joined server. Only whom it takes over from is kept, where we take over
+    /// from nobody ourselves.
+    ///
+    /// A [`Live`] that was taken from either before is one of both from now on.
+    /// A `Handover` refuses: take it from the joined server.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.listeners.extend(other.listeners);
         self.before_serving = self.before_serving.or(other.before_serving);
+        let earlier = std::mem::take(&mut self.joined);
+        for joined in [earlier, other.joined] {
+            let _ = joined.set(self.live()); // the first time: a server is joined once
+        }
         self
     }
 
@@ -276,6 +289,7 @@ impl Server {
         Live {
             table: Arc::clone(&self.table),
             addresses: self.listeners.iter().map(Listener::address).collect(),
+            joined: Arc::clone(&self.joined),
         }
     }
 
@@ -301,7 +315,7 @@ impl Server {
         let live = self.live();
         let (grace, drain_timeout) = (self.accept_grace, self.drain_timeout);
         let (limits, per_peer) = (self.limits(), self.max_per_peer);
-        let (before_serving, serving) = (self.before_serving.take(), self.serving());
+        let (before_serving, serving) = (self.before_serving.take(), Arc::clone(&self.serving));
         let crew = self.into_crew(stop, &handler)?;
         let elapsed = thread::scope(|scope| {
             let started = crew
@@ -343,16 +357,6 @@ impl Server {
     ) -> Self {
         self.before_serving = Some(Box::new(act));
         self
-    }
-
-    #[cfg(feature = "handover")]
-    pub(crate) fn listeners(&self) -> &[Listener] {
-        &self.listeners
-    }
-
-    /// Whether we serve; held while we are handed over.
-    pub(crate) fn serving(&self) -> Arc<Mutex<bool>> {
-        Arc::clone(&self.serving)
     }
 
     fn limits(&self) -> Limits {

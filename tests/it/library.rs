@@ -6,6 +6,7 @@ mod events;
 mod floods;
 mod handlers;
 mod hearing;
+mod joined;
 mod limits;
 mod programs;
 mod requests;

@@ -1,9 +1,9 @@
 //! The library's calls at the wrong time.
 
 use crate::harness::read_to_end;
-use crate::library::serve_until;
+use crate::library::{local, serve_until};
 use lastecho::handover::{self, Handover};
-use lastecho::{Server, Stop};
+use lastecho::{Connection, Server, Stop};
 use std::env;
 use std::io::ErrorKind;
 use std::net::TcpListener;
@@ -82,4 +82,23 @@ fn a_second_call_finds_nothing_though_the_variables_stay() {
         output.status.success() && told.contains("1 passed"),
         "{told}"
     );
+}
+
+/// It knows of some of the listeners, and would stop all of them.
+#[test]
+fn a_handover_that_was_taken_before_servers_were_joined_is_refused() {
+    let (first, second) = (local(), local());
+    let before = [&first, &second].map(|server| server.handover().unwrap());
+    let stop = Stop::new();
+    let handler = |_: &mut Connection| Ok(());
+    serve_until(&stop, first.and(second), handler, |running| {
+        // Once somebody was served, it serves.
+        assert_eq!(read_to_end(&mut running.connect()).unwrap(), b"");
+        for handover in &before {
+            let (kind, why) = refused(handover, &stop);
+            assert_eq!(kind, ErrorKind::InvalidInput, "{why}");
+            assert!(why.ends_with("take it from the joined server"), "{why}");
+            assert!(!stop.is_set() && !handover.is_done());
+        }
+    });
 }
