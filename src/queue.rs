@@ -171,10 +171,10 @@ impl<J> Queue<J> {
     /// Closes the queue, waits until workers have taken everything or the
     /// deadline has passed, and returns what nobody started.
     ///
-    /// It does not know who will take: where all workers have ended it waits
-    /// for the deadline, so give it none that is far then
-    /// (`Deadline::after(Duration::ZERO)`). The cut of the queue's [`Stop`]
-    /// ends the wait, too, within a poll interval.
+    /// It does not know who will take. Where all workers have ended and jobs are
+    /// left, it waits for the deadline, with [`Deadline::NEVER`] for ever: give it
+    /// `Deadline::after(Duration::ZERO)` then. The cut of the queue's [`Stop`] ends
+    /// the wait, too, within a poll interval.
     #[must_use = "these jobs were not done"]
     pub fn drain(&self, deadline: Deadline) -> Vec<J> {
         self.close();

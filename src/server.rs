@@ -247,6 +247,10 @@ impl Server {
     /// default. Clients in the middle of their handshake are waited for besides,
     /// however far away they are.
     ///
+    /// The drain timeout is its limit: where it is longer, every stop takes the
+    /// whole drain timeout, an idle server's too, and is clean all the same.
+    /// Without a drain timeout such a stop ends with [`Stop::cut`].
+    ///
     /// Where the kernel does not tell of those (neither by netlink's sock_diag
     /// nor by `/proc`) this is all the time they have, and should be more than a
     /// round trip: by default 10 ms where all listeners are on loopback, else

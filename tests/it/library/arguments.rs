@@ -191,6 +191,25 @@ fn zero_connections_until_the_stop_is_a_stop_at_once() {
 }
 
 #[test]
+fn accepting_ends_with_the_drain_timeout_whatever_the_grace() {
+    let drain = Duration::from_millis(200);
+    for timeout in [Some(drain), None] {
+        let server = local().accept_grace(Duration::MAX).drain_timeout(timeout);
+        let (report, ()) = serve(server, echo_lines, |running| {
+            assert_eq!(ask(&mut running.connect(), "hello\n"), "hello\n");
+            let stop = running.stop.clone();
+            running.stop.set();
+            thread::spawn(move || {
+                thread::sleep(drain);
+                timeout.is_none().then(|| stop.cut())
+            });
+        });
+        let least = timeout.unwrap_or_default();
+        assert!(report.elapsed >= least && report.is_clean(), "{report}");
+    }
+}
+
+#[test]
 fn a_stack_that_no_memory_holds_is_an_error() {
     let _watchdog = Watchdog::new();
     let server = local().stack_size(usize::MAX);
