@@ -102,7 +102,7 @@ impl Worker for Hand<'_> {
         }
         if let Failure::Failed(error) = &failure
             && let Some(error) = error.downcast_ref()
-            && let Some(how) = trouble.blame(error, &message, counts.moved.load(Relaxed))
+            && let Some(how) = trouble.blame(&mut self.database, error, &message, counts)
         {
             return self.settle(&message, how);
         }
@@ -256,6 +256,7 @@ impl Mover {
             log::info!("{} messages of processes that are gone", found.recovered);
             self.counts.recovered.fetch_add(found.recovered, Relaxed);
         }
+        self.counts.waiting.store(found.backlog, Relaxed);
         Some(found.backlog)
     }
 

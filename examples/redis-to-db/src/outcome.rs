@@ -26,6 +26,8 @@ pub struct Counts {
     pub settled: AtomicU64,
     /// Put back that processes that are gone had in hand.
     pub recovered: AtomicU64,
+    /// In the list, at the keeper's last look.
+    pub waiting: AtomicU64,
 }
 
 impl Counts {

@@ -3,10 +3,12 @@
 
 use crate::database::{Database, WriteError, Writer};
 use crate::lists::How;
+use crate::outcome::Counts;
 use crate::suspects::Suspects;
 use anyhow::{Context, Result};
 use lastecho::{Deadline, Episode, Stop};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// What all workers know of the database's trouble.
@@ -20,6 +22,17 @@ pub struct Trouble {
     /// How many of those there are.
     unconnected: AtomicUsize,
     suspects: Suspects,
+    round: Round,
+}
+
+/// The messages of which the database does not say whose fault it is, while it
+/// answers and nothing is written. All that wait are tried at full speed, for
+/// a good one may be behind them; then all workers pause, and longer each time.
+struct Round {
+    /// How many have failed so since the last pause, or since one was written.
+    failed: AtomicU64,
+    pauses: Episode,
+    until: Mutex<Deadline>,
 }
 
 /// A worker's writer, and whether it is one of the unconnected.
@@ -46,6 +59,11 @@ impl Default for Trouble {
             connecting: Episode::new("connecting to the database"),
             unconnected: AtomicUsize::new(0),
             suspects: Suspects::default(),
+            round: Round {
+                failed: AtomicU64::new(0),
+                pauses: Episode::new("whose fault is not clear"),
+                until: Mutex::new(Deadline::after(Duration::ZERO)), // none
+            },
         }
     }
 }
@@ -76,7 +94,7 @@ impl Trouble {
     /// How long a worker should wait before it takes a message. Connects where
     /// it has no connection.
     pub fn hold_off(&self, worker: &mut Connected<'_>) -> Option<Duration> {
-        let wait = self.outage.hold_off();
+        let wait = self.round.hold_off().or_else(|| self.outage.hold_off());
         if wait.is_some() || worker.writer.is_connected() {
             return wait;
         }
@@ -101,6 +119,7 @@ impl Trouble {
     /// Notes that a message was written.
     pub fn worked(&self) {
         self.outage.worked();
+        self.round.worked();
         // Not while some still try: it would end their back-off.
         if self.unconnected.load(Relaxed) == 0 {
             self.connecting.worked();
@@ -108,17 +127,57 @@ impl Trouble {
     }
 
     /// Where a message goes that was not written because of the database;
-    /// `None` where it is the message's own fault. `written` is how many have
-    /// been so far.
-    pub fn blame(&self, error: &WriteError, message: &[u8], written: u64) -> Option<How> {
+    /// `None` where it is the message's own fault. `counts` are of all
+    /// messages so far.
+    ///
+    /// May connect to the database.
+    pub fn blame(
+        &self,
+        worker: &mut Connected<'_>,
+        error: &WriteError,
+        message: &[u8],
+        counts: &Counts,
+    ) -> Option<How> {
+        let written = counts.moved.load(Relaxed);
         let (episode, how) = match error {
             WriteError::Refused(_) => return None,
             WriteError::Unclear(_) if self.suspects.is_guilty(message, written) => return None,
+            // It answers what it is asked next: it is no outage.
+            WriteError::Unclear(_) if worker.writer.connect().is_ok() => {
+                self.outage.worked();
+                let left = counts.waiting.load(Relaxed) + counts.in_hand();
+                self.round.failed(error, left);
+                return Some(How::Last);
+            }
             WriteError::Unclear(_) => (&self.outage, How::Last),
             WriteError::Down(_) => (&self.outage, How::Back),
             WriteError::Unreached(_) => (&self.connecting, How::Back),
         };
         episode.failed(error);
         Some(how)
+    }
+}
+
+impl Round {
+    fn failed(&self, error: &WriteError, left: u64) {
+        if self.failed.fetch_add(1, Relaxed) + 1 >= left {
+            self.failed.store(0, Relaxed);
+            self.pause(self.pauses.failed(error));
+        }
+    }
+
+    fn worked(&self) {
+        self.failed.store(0, Relaxed);
+        self.pauses.worked();
+        self.pause(Duration::ZERO);
+    }
+
+    fn pause(&self, time: Duration) {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Deadline::after(time);
+    }
+
+    fn hold_off(&self) -> Option<Duration> {
+        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.remaining().filter(|left| !left.is_zero())
     }
 }

@@ -50,9 +50,14 @@ impl Sqlite {
         }
     }
 
-    /// Opens the file, or makes it.
+    /// Opens the file, or makes it, and sees whether the table can be written to.
     pub(super) fn connect(&self) -> Result<(), Unreached> {
-        self.lock().open(&self.path).map(|_| ())
+        let mut state = self.lock();
+        let connection = &state.open(&self.path)?.connection;
+        let trial = connection.prepare(WRITE);
+        trial
+            .map(drop)
+            .map_err(|error| unreached(&self.path, &error))
     }
 
     /// Waits for its turn, which is short unless another process holds the
@@ -106,10 +111,7 @@ impl Open {
         if fs::metadata(path).is_ok_and(|file| !file.is_file()) {
             return Err(lasting(path, "is not a file"));
         }
-        let failed = |error: rusqlite::Error| Unreached {
-            is_lasting: !passes(&error),
-            why: tell(path, &error.to_string()),
-        };
+        let failed = |error| unreached(path, &error);
         // Without URIs: some name a database in memory.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
@@ -167,6 +169,13 @@ fn lasting(path: &Path, why: &str) -> Unreached {
     Unreached {
         is_lasting: true,
         why: tell(path, why),
+    }
+}
+
+fn unreached(path: &Path, error: &rusqlite::Error) -> Unreached {
+    Unreached {
+        is_lasting: !passes(error),
+        why: tell(path, &error.to_string()),
     }
 }
 

@@ -2,9 +2,12 @@
 //! other waits for them.
 
 use crate::account::{Account, NONE};
+use crate::harness::{Ended, Program};
 use crate::programs::{Kept, Which, promise, start, stop};
-use crate::servers::Postgres;
+use crate::servers::{Postgres, eventually};
 use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Five that PostgreSQL refuses, each in its own way, and 200 others. The table
 /// was there before, with a wider counter.
@@ -84,6 +87,76 @@ fn what_sqlite_refuses_is_dead_in_the_end_and_stops_nothing() {
         drop(file);
         poisoned(which, account, &["aborted", "ignored", "odd"])
     });
+}
+
+/// Refuses all that is odd, with an error that does not say whose fault it is.
+const ODD: &str = "CREATE TABLE messages (key TEXT PRIMARY KEY, body BYTEA, written TEXT); \
+    CREATE TRIGGER odd BEFORE INSERT ON messages WHEN NEW.key LIKE 'odd-%' \
+    BEGIN SELECT json('{'); END";
+
+fn with_odd_table() -> Account {
+    let account = Account::new();
+    let file = rusqlite::Connection::open(&account.database).unwrap();
+    file.execute_batch(ODD).unwrap();
+    account
+}
+
+/// Waits until so many good ones are in the database, and then, for an odd one is
+/// known by what is written between two of its failures, for the end of all.
+fn end_all(account: &mut Account, program: Program, good: usize, odd: usize) -> Ended {
+    eventually("the good ones are moved", || {
+        account.places().rows.len() == good
+    });
+    let mut more = 0;
+    eventually("the odd ones are dead", || {
+        more += 1;
+        let key = format!("more-{more}");
+        account.redis_command::<u64>(&["LPUSH", "messages", &format!("{key} body")]);
+        account.expect([key]);
+        account.places().dead.len() == odd
+    });
+    account.await_dry();
+    let ended = stop(program);
+    let places = account.places();
+    places.none_lost(account).unwrap();
+    assert_eq!((places.rows.len(), places.dead.len()), (good + more, odd));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    ended
+}
+
+/// A wait of up to a second for each would be more than a test's patience.
+fn behind_odd_ones(mut account: Account, prefix: &str) {
+    account.produce(prefix, 200);
+    account.produce("good", 20);
+    let program = start(Which::Ours, &account, &["--attempts", "2"]);
+    end_all(&mut account, program, 20, 200);
+}
+
+#[test]
+#[ignore = "needs redis-server and postgres: make deps"]
+fn good_messages_do_not_wait_for_the_odd_ones_in_front() {
+    behind_odd_ones(with_odd_table(), "odd");
+    let postgres = Postgres::start();
+    postgres.run(&TABLE.replace("= 'forbidden-1'", "LIKE 'forbidden-%'"));
+    behind_odd_ones(Account::with(postgres.url()), "forbidden");
+}
+
+/// Where nothing else can be written, nothing is known about them.
+#[test]
+#[ignore = "needs redis-server: make deps"]
+fn odd_messages_alone_are_tried_less_and_less_and_hold_up_no_good_one() {
+    let mut account = with_odd_table();
+    account.produce("odd", 10);
+    let (since, program) = (Instant::now(), start(Which::Ours, &account, &[]));
+    thread::sleep(Duration::from_secs(4));
+    account.produce("good", 20);
+    let time = since.elapsed();
+    let ended = end_all(&mut account, program, 20, 10);
+    // A round of all after each wait; the workers have some of the next in hand.
+    let most = (10 + usize::try_from(time.as_secs()).unwrap()) * (10 + 32);
+    let tries = ended.count("failed");
+    println!("{tries} tries in {time:.1?}, {most} at most");
+    assert!(tries <= most, "{tries} tries in {time:.1?}: {ended:?}");
 }
 
 #[test]
