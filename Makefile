@@ -118,7 +118,7 @@ else \
 fi
 endef
 
-deps: ## Install the real clients that the tests drive, or say what is missing
+deps: ## Install the clients and servers that the tests drive, or say what is missing
 	$(call install,$(PACKAGES),$(TOOLS))
 
 bench-deps: ## Install the servers that are measured against, or say what is missing

@@ -63,7 +63,8 @@
 //!
 //! A connection that waits for its peer sees the stop within one
 //! [poll interval](Server::poll), then lingers until its peer closes, 250 ms
-//! if the peer does not. One that is inside a request finishes it. What is
+//! if the peer does not, and until the cut if it does not acknowledge our FIN.
+//! One that is inside a request finishes it. What is
 //! left at the [drain timeout](Server::drain_timeout) is cut. A handler that
 //! looks neither at its connection nor at the stop cannot be ended from
 //! outside, and [`Server::run`] waits for it.

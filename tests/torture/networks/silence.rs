@@ -102,6 +102,30 @@ fn a_peer_that_vanishes_is_ended_by_keepalive() {
     );
 }
 
+/// It is owed nothing, and that is not known of our FIN.
+#[test]
+#[ignore = "makes network namespaces: make test"]
+fn an_idle_peer_that_has_vanished_holds_a_stop_until_the_deadline() {
+    let _machine = shared();
+    let joined = Joined::by_link();
+    let server = joined.start(Program::Lastecho, &["-v", "--drain-timeout", "2s"]);
+    let _silent = joined.connect(server.address());
+    server.await_log(": accepted");
+    joined.set_link("down");
+    let ended = server.stop();
+    assert_eq!(
+        (ended.code(), ended.count("cut")),
+        (Some(3), 1),
+        "{ended:?}"
+    );
+    assert_none(&ended, &["bytes_lost", "refused", "reset", "failed"]);
+    told(
+        "a peer vanishes without FIN, idle, and then a stop (link down)",
+        "cut at the deadline of 2 s, status 3; nothing is lost",
+        &format!("elapsed_ms={} cut=1", ended.count("elapsed_ms")),
+    );
+}
+
 /// How long it takes; longer than the watchdog would wait.
 fn await_reset(server: &Server) -> Duration {
     let began = Instant::now();
