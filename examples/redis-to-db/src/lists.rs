@@ -74,6 +74,17 @@ pub enum How {
     Failed,
 }
 
+/// What became of a message that a worker is done with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// What was asked for.
+    AsAsked,
+    /// It failed too often: it is with the dead.
+    Dead,
+    /// It was in our list no more.
+    NotOurs,
+}
+
 /// What a look at all lists found.
 #[derive(Clone, Copy, Debug)]
 pub struct Found {
@@ -211,11 +222,11 @@ impl Link {
     }
 
     /// Takes the message out of our list, in one step with where it goes
-    /// instead. Whether that was to the dead; `None` where Redis could not be
-    /// told before the cut: then the message is done again by somebody else.
+    /// instead. `None` where Redis could not be told before the cut: then the
+    /// message is done again by somebody else.
     ///
     /// Blocks until Redis can be told, or the cut.
-    pub fn settle(&mut self, message: &[u8], how: How) -> Option<bool> {
+    pub fn settle(&mut self, message: &[u8], how: How) -> Option<Settled> {
         let lists = Arc::clone(&self.lists);
         let how = match how {
             How::Done => "done",
@@ -227,7 +238,11 @@ impl Link {
         script.key(&lists.list);
         script.key(lists.key("failures")).key(lists.key("dead"));
         script.arg(message).arg(how).arg(lists.attempts);
-        self.insist(&script)
+        self.insist(&script).map(|answer: u64| match answer {
+            1 => Settled::Dead,
+            2 => Settled::NotOurs,
+            _ => Settled::AsAsked,
+        })
     }
 
     /// Renews the leases of all our lists and puts back what processes that

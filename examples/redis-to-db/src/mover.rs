@@ -3,7 +3,7 @@
 
 use crate::check::Fault;
 use crate::database::Database;
-use crate::lists::{How, Link, Lists};
+use crate::lists::{How, Link, Lists, Settled};
 use crate::options::Options;
 use crate::outcome::{Counts, count};
 use crate::output::say;
@@ -116,14 +116,15 @@ impl Worker for Hand<'_> {
 impl Hand<'_> {
     fn settle(&mut self, message: &[u8], how: How) {
         let counts = &self.mover.counts;
-        let Some(dead) = self.link.settle(message, how) else {
+        let Some(settled) = self.link.settle(message, how) else {
             return; // stays in hand, for whoever recovers our lists
         };
         count(&counts.settled);
-        match (how, dead) {
-            (How::Done, _) => {}
-            (_, true) => count(&counts.dead),
-            (_, false) => count(&counts.put_back),
+        match settled {
+            Settled::AsAsked if how == How::Done => {}
+            Settled::AsAsked => count(&counts.put_back),
+            Settled::Dead => count(&counts.dead),
+            Settled::NotOurs => count(&counts.not_ours),
         }
     }
 }
@@ -267,8 +268,9 @@ impl Mover {
         let is_clean = outcome.is_clean() && in_hand == 0 && self.lists.fatal.get().is_none();
         log::info!("stopped: {outcome}");
         let (counts, elapsed) = (&self.counts, elapsed.as_millis());
+        let not_ours = counts.not_ours.load(Relaxed);
         say(format_args!(
-            "stopped clean={is_clean} {counts} in_hand={in_hand} elapsed_ms={elapsed}"
+            "stopped clean={is_clean} {counts} in_hand={in_hand} elapsed_ms={elapsed} not_ours={not_ours}"
         ));
         is_clean
     }

@@ -22,6 +22,8 @@ pub struct Counts {
     pub panicked: AtomicU64,
     /// Of failed and panicked: with the dead.
     pub dead: AtomicU64,
+    /// Of failed and panicked: no longer in our list by then.
+    pub not_ours: AtomicU64,
     /// Out of a worker's hand, wherever it is now.
     pub settled: AtomicU64,
     /// Put back that processes that are gone had in hand.

@@ -3,7 +3,8 @@
 --   back    nothing is wrong with it: it is the next again
 --   last    perhaps nothing is wrong with it: it comes last
 --   failed  it comes last, until it has failed ARGV[3] times; then it is dead
--- Returns 1 where the message went to the dead.
+-- Returns 1 where the message went to the dead, and 2 where it is not in the
+-- worker's list: it was not moved now.
 --
 -- A script is no transaction: where Redis refuses one command, what the earlier
 -- ones did stays done, and it is run again. So the message is never taken out
@@ -19,11 +20,11 @@ end
 
 -- The worker's list has it at an end, beside what an answer that was lost left
 -- there. Where it does not, the lease had run out and the message is another
--- process's.
+-- process's; or Redis lost it; or this was run before, and the answer was lost.
 local from = 'LEFT'
 if redis.call('LINDEX', mine, 0) ~= message then
   if redis.call('LINDEX', mine, -1) ~= message then
-    return 0
+    return 2
   end
   from = 'RIGHT'
 end

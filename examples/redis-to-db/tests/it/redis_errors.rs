@@ -202,3 +202,22 @@ fn a_moment_without_the_processor_is_no_error_of_redis() {
     assert!(!ended.stderr.contains("nterrupted"), "{ended:?}");
     account.places().all_moved(&account, &NONE).unwrap();
 }
+
+#[test]
+#[ignore = "needs redis-server: make deps"]
+fn what_was_put_back_is_what_redis_put_back() {
+    let account = Account::new();
+    account.redis_command::<u64>(&["LPUSH", "messages", "malformed"]);
+    let program = start(Which::Ours, &account, &["--work", "3s"]);
+    eventually("it is in hand", || !account.places().in_hand.is_empty());
+    // As a restart of a Redis that keeps nothing.
+    account.redis_command::<()>(&["FLUSHALL"]);
+    program.await_log("malformed", 1);
+    let ended = stop(program);
+    let counts = ["failed", "put_back", "dead", "not_ours"];
+    assert_eq!(
+        counts.map(|key| ended.count(key)),
+        [1, 0, 0, 1],
+        "{ended:?}"
+    );
+}

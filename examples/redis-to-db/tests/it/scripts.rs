@@ -176,3 +176,22 @@ fn a_refused_command_of_a_script_loses_no_message() {
     );
     println!("removing first: {lost:#?}");
 }
+
+/// As after an answer that was lost, or where a lease had run out.
+#[test]
+#[ignore = "needs redis-server: make deps"]
+fn a_message_that_has_gone_from_a_workers_list_is_not_counted_as_put_back() {
+    let server = Redis::start();
+    let mut redis = server.connect();
+    let mut answers = |how, most| {
+        ask::<()>(&mut redis, &["FLUSHALL"]);
+        ask::<u64>(&mut redis, &["RPUSH", MINE, MESSAGE]);
+        let call = Call::settle(SETTLE, how, most, "");
+        [0; 2].map(|_| redis::from_redis_value::<u64>(call.run(&mut redis).unwrap()).unwrap())
+    };
+    assert_eq!(answers("done", "5"), [0, 0]);
+    assert_eq!(answers("back", "5"), [0, 2]);
+    assert_eq!(answers("last", "5"), [0, 2]);
+    assert_eq!(answers("failed", "5"), [0, 2]);
+    assert_eq!(answers("failed", "1"), [1, 2]);
+}
