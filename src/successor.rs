@@ -13,7 +13,8 @@ use crate::deadline::Deadline;
 use crate::passed::SLICE;
 use crate::stop::Stop;
 use crate::sys;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{kill_process, pidfd_open, pidfd_send_signal};
 use std::fs;
 use std::io::{self, ErrorKind, PipeReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -30,8 +31,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) struct Process {
     /// `None` until it is known.
     id: Option<Pid>,
-    /// `None` until it is known, and where it has ended before that.
+    /// `None` until it is known, where it has ended before that, and where there
+    /// are no handles of processes.
     handle: Option<OwnedFd>,
+    /// `None` until it is known how it ended.
+    ended: Option<ExitStatus>,
     /// What the child between us writes.
     report: PipeReader,
     /// Dropping it ends the child between us.
@@ -82,6 +86,7 @@ impl Process {
         let mut process = Self {
             id: None,
             handle: None,
+            ended: None,
             report: birth.report,
             keep,
             starter,
@@ -105,7 +110,7 @@ impl Process {
             match started.recv_timeout(deadline.cap(SLICE)) {
                 Ok(Started::By(thread)) => self.starter_id = Some(thread),
                 Ok(Started::Runs) => {
-                    self.identify()?;
+                    self.identify();
                     // It was told before the program ran.
                     self.id.ok_or(ErrorKind::UnexpectedEof)?;
                     return Ok(Ok(()));
@@ -119,21 +124,28 @@ impl Process {
         }
     }
 
-    /// Reads its number and gets a handle of it that no later process shares.
-    fn identify(&mut self) -> io::Result<()> {
+    /// Reads its number and gets a handle of it that no later process shares, if
+    /// it can be had (Linux 5.3, and a sandbox may forbid it).
+    fn identify(&mut self) {
         if self.id.is_some() {
-            return Ok(());
+            return;
         }
-        if let Some(id) = self.next_report(Duration::ZERO).and_then(Pid::from_raw) {
-            self.id = Some(id);
+        self.id = self.next_report(Duration::ZERO).and_then(Pid::from_raw);
+        if let Some(id) = self.id {
             let handle = pidfd_open(id, PidfdFlags::empty());
-            // Where there is more to read it has ended, and the number may be
-            // another's.
-            if !sys::wait_readable(&self.report, Duration::ZERO) {
-                self.handle = Some(handle?);
+            // Where it has ended, the number may be another's.
+            if !self.has_ended(Duration::ZERO) {
+                self.handle = handle.ok();
             }
         }
-        Ok(())
+    }
+
+    /// Whether the child between us says, in time, how it ended.
+    fn has_ended(&mut self, longest: Duration) -> bool {
+        if self.id.is_some() && self.ended.is_none() {
+            self.ended = self.next_report(longest).map(ExitStatus::from_raw);
+        }
+        self.ended.is_some()
     }
 
     /// What the child between us writes next, if it does so in time.
@@ -163,38 +175,52 @@ impl Process {
     /// moment, for 3 s at most, where the kernel cannot end it (an exec that
     /// hangs in a file system, say): it is left to end as soon as it can.
     pub(crate) fn give_up(mut self, error: io::Error) -> io::Error {
-        let _ = self.identify();
+        self.identify();
         // One that has ended by itself tells more by how it did.
-        let ended = match error.kind() {
-            ErrorKind::UnexpectedEof => self.next_report(PATIENCE).map(ExitStatus::from_raw),
-            _ => None,
-        };
+        let tells = error.kind() == ErrorKind::UnexpectedEof;
+        self.has_ended(if tells { PATIENCE } else { Duration::ZERO });
         let name = match self.id {
             Some(id) => format!("the successor, process {id},"),
             None => "the successor".to_owned(),
         };
-        self.kill();
-        let message = match ended {
-            Some(status) => format!("{name} ended before it was ready: {status}"),
-            None => format!("{name} was killed: {error}"),
+        let status = self.ended;
+        let killed = self.end();
+        let message = match status {
+            Some(status) if tells => format!("{name} ended before it was ready: {status}"),
+            Some(status) => format!("{name} ended by itself ({status}): {error}"),
+            None if killed => format!("{name} was killed: {error}"),
+            None => format!("{name} is left to end by itself: {error}"),
         };
         io::Error::new(error.kind(), message)
     }
 
-    fn kill(mut self) {
-        if let Some(handle) = &self.handle {
-            let _ = pidfd_send_signal(handle, Signal::KILL);
-            // Until the child between us has reaped it and ended.
-            while self.next_report(PATIENCE).is_some() {}
-        }
+    /// Ends it and the child between us. False where it was not killed.
+    fn end(mut self) -> bool {
+        let mut killed = self.kill();
+        // Until the child between us has reaped it and ended.
+        while self.id.is_some() && self.next_report(PATIENCE).is_some() {}
         drop(self.keep);
         // It hangs before it has told us anything, or cannot be killed.
         if self.id.is_none() || !ends(&self.starter) {
             if let Some(thread) = self.starter_id {
-                kill_children(thread);
+                killed |= kill_children(thread, &self.starter) && self.id.is_none();
             }
             ends(&self.starter);
         }
+        killed
+    }
+
+    /// False where it has ended, and where nothing says that its number is its.
+    fn kill(&self) -> bool {
+        if self.ended.is_some() {
+            return false;
+        }
+        let by_handle = self.handle.as_ref();
+        let by_handle = by_handle.is_some_and(|it| pidfd_send_signal(it, Signal::KILL).is_ok());
+        // The child between us reaps it only after it has told its end.
+        let by_number =
+            |id| sys::has_nothing(&self.report) && kill_process(id, Signal::KILL).is_ok();
+        by_handle || self.id.is_some_and(by_number)
     }
 }
 
@@ -236,20 +262,27 @@ fn ends(thread: &JoinHandle<()>) -> bool {
     thread.is_finished()
 }
 
-/// Kills what a thread of ours has started and not waited for.
-fn kill_children(thread: Pid) {
-    let list = || fs::read_to_string(format!("/proc/self/task/{thread}/children"));
-    for id in list().unwrap_or_default().split_ascii_whitespace() {
+/// Kills what a thread of ours has started and not waited for. False if that is
+/// nothing.
+fn kill_children(thread: Pid, handle: &JoinHandle<()>) -> bool {
+    // The number of a thread that has ended may be another's.
+    let list = || match fs::read_to_string(format!("/proc/self/task/{thread}/children")) {
+        Ok(list) if !handle.is_finished() => list,
+        _ => String::new(),
+    };
+    let mut killed = false;
+    for id in list().split_ascii_whitespace() {
         let Some(pid) = id.parse().ok().and_then(Pid::from_raw) else {
             continue;
         };
-        // A number that is still listed was its all the time.
         let handle = pidfd_open(pid, PidfdFlags::empty());
-        let same = list().is_ok_and(|list| list.split_ascii_whitespace().any(|other| other == id));
-        if let (Ok(handle), true) = (handle, same) {
-            let _ = pidfd_send_signal(handle, Signal::KILL);
+        // A number that is still listed was its all the time.
+        if list().split_ascii_whitespace().any(|other| other == id) {
+            let by_handle = handle.is_ok_and(|it| pidfd_send_signal(it, Signal::KILL).is_ok());
+            killed |= by_handle || kill_process(pid, Signal::KILL).is_ok();
         }
     }
+    killed
 }
 
 /// A handover ends where a stop comes before its last step, and at its deadline.
