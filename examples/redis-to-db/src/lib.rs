@@ -15,5 +15,6 @@ pub mod mover;
 pub mod options;
 pub mod outcome;
 pub mod output;
+pub mod settling;
 pub mod suspects;
 pub mod trouble;

@@ -13,6 +13,7 @@ use crate::check::{Fault, check};
 use crate::connection::{Server, is_interrupted, is_unheard, uninterrupted, words};
 use crate::demand::{Demand, Demands};
 use crate::options::{OnRedisError, Options};
+use crate::settling::{How, Settled};
 use anyhow::{Context, Result};
 use lastecho::{Episode, Stop};
 use redis::{Connection, FromRedisValue, RedisError, RedisResult, Script, ScriptInvocation};
@@ -59,30 +60,6 @@ pub struct Lists {
     pub demands: Demands,
     /// Why the policy stopped the process.
     pub fatal: OnceLock<String>,
-}
-
-/// How a worker is done with a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
-    /// It is in the database.
-    Done,
-    /// It could not be tried: it is the next again.
-    Back,
-    /// It failed, perhaps by no fault of its own: it comes last.
-    Last,
-    /// It failed: it comes last, or goes to the dead.
-    Failed,
-}
-
-/// What became of a message that a worker is done with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
-    /// What was asked for.
-    AsAsked,
-    /// It failed too often: it is with the dead.
-    Dead,
-    /// It was in our list no more.
-    NotOurs,
 }
 
 /// What a look at all lists found.
@@ -228,21 +205,11 @@ impl Link {
     /// Blocks until Redis can be told, or the cut.
     pub fn settle(&mut self, message: &[u8], how: How) -> Option<Settled> {
         let lists = Arc::clone(&self.lists);
-        let how = match how {
-            How::Done => "done",
-            How::Back => "back",
-            How::Last => "last",
-            How::Failed => "failed",
-        };
         let mut script = lists.settle.key(self.mine.as_str());
         script.key(&lists.list);
         script.key(lists.key("failures")).key(lists.key("dead"));
-        script.arg(message).arg(how).arg(lists.attempts);
-        self.insist(&script).map(|answer: u64| match answer {
-            1 => Settled::Dead,
-            2 => Settled::NotOurs,
-            _ => Settled::AsAsked,
-        })
+        script.arg(message).arg(how.word()).arg(lists.attempts);
+        self.insist(&script).map(Settled::new)
     }
 
     /// Renews the leases of all our lists and puts back what processes that

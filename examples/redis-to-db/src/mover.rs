@@ -3,10 +3,11 @@
 
 use crate::check::Fault;
 use crate::database::Database;
-use crate::lists::{How, Link, Lists, Settled};
+use crate::lists::{Link, Lists};
 use crate::options::Options;
 use crate::outcome::{Counts, count};
 use crate::output::say;
+use crate::settling::{How, Settled};
 use crate::trouble::{Connected, Trouble};
 use anyhow::{Context, Result, bail};
 use lastecho::{

@@ -2,8 +2,8 @@
 //! failure is.
 
 use crate::database::{Database, WriteError, Writer};
-use crate::lists::How;
 use crate::outcome::Counts;
+use crate::settling::How;
 use crate::suspects::Suspects;
 use anyhow::{Context, Result};
 use lastecho::{Deadline, Episode, Stop};
