@@ -154,7 +154,7 @@ impl Listener {
         set_options(SockRef::from(&*socket), wait)?;
         // A predecessor's were the same, most often.
         let changed = socket.write_timeout()? != before;
-        if wait < tick || (changed && self.has_client()) {
+        if wait < tick || (changed && self.may_have_client()) {
             self.title.note_early();
         }
         Ok(())
@@ -220,9 +220,17 @@ impl Listener {
         self.socket()?.as_fd().try_clone_to_owned()
     }
 
-    /// Whether a client waits to be accepted, or may: the kernel may have no
-    /// memory for the look. Never blocks.
+    /// Whether a client waits to be accepted, as far as the kernel says: not
+    /// where the look fails, so that a look that always fails delays no stop.
+    /// Never blocks.
     pub(crate) fn has_client(&self) -> bool {
+        let socket = self.socket();
+        socket.is_ok_and(|socket| sys::wait_readable(&*socket, Duration::ZERO))
+    }
+
+    /// Whether a client may wait to be accepted: it does, or the look failed.
+    /// Never blocks.
+    fn may_have_client(&self) -> bool {
         let socket = self.socket();
         socket.is_ok_and(|socket| !sys::has_nothing(&*socket))
     }
