@@ -171,19 +171,25 @@ impl Link {
     ///
     /// Redis moves it into our list in the same step: there is no moment in
     /// which it is nowhere. If the answer is lost, the message is in our list
-    /// and in nobody's hand; so what is there when we ask goes back first.
+    /// and in nobody's hand; so what is there when we ask goes back first. Redis
+    /// may refuse that and give us the next all the same: so after an error
+    /// nothing is taken before all is back.
     ///
     /// # Errors
     /// What Redis says, or the connection to it.
     pub fn take(&mut self) -> RedisResult<Option<Vec<u8>>> {
         let lists = Arc::clone(&self.lists);
+        let mut back = redis::cmd("LMOVE");
+        back.arg(&self.mine).arg(&lists.list);
+        back.arg("LEFT").arg("RIGHT");
+        let is_after_error = self.connection.is_none();
         let mut both = redis::pipe();
-        let back = both.cmd("LMOVE").arg(&self.mine).arg(&lists.list);
-        back.arg("LEFT").arg("RIGHT").ignore();
+        both.add_command(back.clone()).ignore();
         let take = both.cmd("BLMOVE").arg(&lists.list).arg(&self.mine);
         take.arg("RIGHT").arg("LEFT").arg(lists.wait.as_secs_f64());
         let (mut demand, mut is_broken) = (self.demand, false);
         let answer = self.ask(|connection| {
+            while is_after_error && back.query::<Option<Vec<u8>>>(connection)?.is_some() {}
             lists.demands.change(&mut demand, Demand::Waiting);
             let answer = both.query(connection);
             is_broken = answer.as_ref().is_err_and(|error| !is_unheard(error));

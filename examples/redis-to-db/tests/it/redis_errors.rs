@@ -221,3 +221,32 @@ fn what_was_put_back_is_what_redis_put_back() {
         "{ended:?}"
     );
 }
+
+#[test]
+#[ignore = "needs redis-server: make deps"]
+fn a_worker_that_may_not_put_back_takes_no_more() {
+    let mut account = Account::new();
+    let mut admin = account.redis.connect();
+    let mut allow = |rules: &[&str]| {
+        ask::<()>(&mut admin, &[&["ACL", "SETUSER", "mover"], rules].concat());
+    };
+    allow(&rules(""));
+    let url = format!("redis://mover:secret@127.0.0.1:{}", account.redis.port);
+    let options = ["--workers", "2"];
+    let program = Program::start(command_at(Which::Ours, &url, &account.database, &options));
+    program.await_line("moving");
+    allow(&["-lmove"]);
+    account.produce("kept", 100);
+    eventually("it was refused again and again", || {
+        let told: String = account.redis_command(&["INFO", "errorstats"]);
+        let count = told.split("errorstat_NOPERM:count=").nth(1);
+        let count = count.and_then(|count| count.lines().next()?.parse().ok());
+        count.unwrap_or(0) >= 10
+    });
+    let in_hand = account.places().in_hand;
+    assert!(in_hand.len() <= 2, "{in_hand:?}");
+    allow(&["+lmove"]);
+    account.await_dry();
+    assert_eq!(stop(program).code, Some(0));
+    account.places().all_moved(&account, &NONE).unwrap();
+}
