@@ -123,8 +123,9 @@ where
 struct Door {
     /// How long it must be quiet before the kernel is asked who is on the way.
     grace: Duration,
-    /// How long, where it cannot be asked.
-    blind_grace: Duration,
+    /// How long, where it cannot be asked: [`FAR_GRACE`] for a listener that is
+    /// not on loopback.
+    far_grace: Duration,
     /// Whether new clients are refused everywhere.
     refusing: bool,
     at_first: u64,
@@ -134,15 +135,15 @@ struct Door {
     ask_again: Instant,
     /// Clients in the middle of their handshake when it was last asked.
     half_open: usize,
-    /// Whether it could not be asked the last time.
-    blind: bool,
+    /// How long it must be quiet for the listeners that it could not be asked
+    /// about the last time.
+    blind: Option<Duration>,
 }
 
 impl Door {
     fn close_slowly<F>(crew: &Crew<'_, F>, accept_grace: Option<Duration>) -> Self {
-        let (mut refusing, mut far) = (true, false);
+        let mut refusing = true;
         for port in crew.ports_of_ours() {
-            far |= !port.listener.address().ip().to_canonical().is_loopback();
             if let Err(error) = port.listener.refuse_new_clients() {
                 refusing = false;
                 let address = port.listener.address();
@@ -155,14 +156,14 @@ impl Door {
         let entered = crew.table.entered();
         Self {
             grace: accept_grace.unwrap_or(GRACE),
-            blind_grace: accept_grace.unwrap_or(if far { FAR_GRACE } else { GRACE }),
+            far_grace: accept_grace.unwrap_or(FAR_GRACE),
             refusing,
             at_first: entered,
             entered,
             quiet_since: Instant::now(),
             ask_again: Instant::now(),
             half_open: 0,
-            blind: false,
+            blind: None,
         }
     }
 
@@ -184,38 +185,42 @@ impl Door {
             return false;
         }
         let quiet = self.quiet_since.elapsed();
-        if self.blind && quiet >= self.blind_grace {
-            return true;
-        }
         if quiet < self.grace || Instant::now() < self.ask_again {
             return false;
         }
-        match self.ask(crew) {
-            Ok(()) if self.half_open > 0 => false,
-            // One whose handshake has ended since we looked is in a queue now.
-            Ok(()) => !crew.ports_of_ours().any(|port| port.listener.has_client()),
-            Err(error) => {
-                // It may be able to answer the next time: a lack of descriptors.
-                if !std::mem::replace(&mut self.blind, true) {
-                    say!(
-                        log::Level::Debug,
-                        "cannot ask for clients in a handshake: {error}"
-                    );
-                }
-                quiet >= self.blind_grace
-            }
+        self.ask(crew);
+        if self.half_open > 0 || self.blind.is_some_and(|grace| quiet < grace) {
+            return false;
         }
+        // One whose handshake has ended since we looked is in a queue now.
+        !crew.ports_of_ours().any(|port| port.listener.has_client())
     }
 
     /// Asks the kernel how many clients are in the middle of their handshake.
-    fn ask<F>(&mut self, crew: &Crew<'_, F>) -> io::Result<()> {
+    /// Where it does not tell of one listener's, it may of the others'.
+    fn ask<F>(&mut self, crew: &Crew<'_, F>) {
         let began = Instant::now();
-        let half_open = crew.ports_of_ours().map(|port| port.listener.half_open());
-        let half_open = half_open.sum::<io::Result<usize>>();
+        // It may be able to answer the next time: a lack of descriptors.
+        let was_blind = self.blind.take().is_some();
+        self.half_open = 0;
+        for port in crew.ports_of_ours() {
+            let address = port.listener.address();
+            match port.listener.half_open() {
+                Ok(count) => self.half_open += count,
+                Err(error) => {
+                    let far = !address.ip().to_canonical().is_loopback();
+                    let grace = if far { self.far_grace } else { self.grace };
+                    self.blind = self.blind.max(Some(grace));
+                    if !was_blind {
+                        say!(
+                            log::Level::Debug,
+                            "{address}: cannot ask for clients in a handshake: {error}"
+                        );
+                    }
+                }
+            }
+        }
         self.ask_again = Instant::now() + began.elapsed() * ASKING_PAUSE;
-        self.half_open = half_open?;
-        self.blind = false;
-        Ok(())
     }
 }
 
@@ -224,6 +229,7 @@ mod tests {
     use crate::listener::Listener;
     use crate::sys::tests::deferring;
     use crate::{Echo, Event, Report, Server, Stop};
+    use nix::sched::{CloneFlags, unshare};
     use std::io::{ErrorKind, Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
     use std::sync::mpsc;
@@ -246,18 +252,42 @@ mod tests {
     fn stopped(server: Server, meanwhile: impl FnOnce(&Stop)) -> Report {
         let (stop, echo) = (Stop::new(), Echo::default());
         stop.set();
-        thread::scope(|scope| {
-            let served = scope.spawn(|| server.run(&stop, |conn| echo.serve(conn)));
-            meanwhile(&stop);
-            served.join().unwrap().unwrap()
-        })
+        let ours = stop.clone();
+        let (ended, end) = mpsc::channel();
+        thread::spawn(move || {
+            let report = server.run(&ours, |conn| echo.serve(conn));
+            ended.send(report).unwrap();
+        });
+        meanwhile(&stop);
+        end.recv_timeout(WATCHDOG).expect("an end").unwrap()
     }
 
     #[test]
     fn a_client_whose_handshake_ends_long_after_the_stop_is_served() {
-        let (listener, mut client) = half_open();
+        let (listener, client) = half_open();
+        is_served_late(Server::from(listener), client);
+    }
+
+    /// The kernel tells nothing of a listener of another network namespace: that
+    /// is no reason to give up on others' clients.
+    #[test]
+    fn a_listener_that_the_kernel_does_not_show_costs_no_client_of_another() {
+        let elsewhere = thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).map(|()| TcpListener::bind("0.0.0.0:0").unwrap())
+        });
+        let hidden = match elsewhere.join().unwrap() {
+            Ok(hidden) => Listener::from(hidden),
+            Err(error) => return println!("not tried, unshare: {error}"),
+        };
+        assert!(hidden.half_open().is_err());
+        let (listener, client) = half_open();
+        let listeners = vec![listener.into(), hidden];
+        is_served_late(Server::over(listeners).unwrap(), client);
+    }
+
+    fn is_served_late(server: Server, mut client: TcpStream) {
         let (told, waiting) = mpsc::channel();
-        let server = Server::from(listener).drain_timeout(WATCHDOG);
+        let server = server.drain_timeout(WATCHDOG);
         let server = server.observe(move |event| {
             if let Event::Draining { half_open, .. } = event {
                 let _ = told.send(*half_open);
