@@ -7,11 +7,15 @@ use crate::options::Options;
 use crate::output::Output;
 use anyhow::{Context, Result};
 use lastecho::{
-    Connection, Event, Queue, Report, Server, Shutdown, Stop, Tally, WorkError, Workers,
+    Connection, Deadline, Event, Queue, Report, Server, Shutdown, Stop, Tally, WorkError, Workers,
 };
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// How often it is looked whether the consumers have all started.
+const LOOK: Duration = Duration::from_millis(50);
 
 pub(crate) struct Pipeline {
     options: Options,
@@ -81,22 +85,40 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Starts the consumers: they end when the queue is closed and empty.
+    /// Starts the consumers: they end when the queue is closed and empty. Returns
+    /// when all have started.
     pub(crate) fn start_consumers(
         self: &Arc<Self>,
         stop: &Stop,
     ) -> io::Result<JoinHandle<io::Result<Tally>>> {
         let (pipeline, stop) = (Arc::clone(self), stop.clone());
+        let (count, all) = (self.options.consumers, Stop::new());
+        let started = all.clone();
         let run = move || {
             let _ended = stop.set_on_drop();
-            Workers::new("consumer", pipeline.options.consumers).run(
+            Workers::new("consumer", count).run(
                 &Stop::new(),
-                |_| |longest| pipeline.queue.take(longest),
+                |number| {
+                    if number == count {
+                        all.set(); // the others have started
+                    }
+                    |longest| pipeline.queue.take(longest)
+                },
                 |line| pipeline.consume(line),
                 |line, failure| pipeline.ledger.failed(line.number, &failure),
             )
         };
-        thread::Builder::new().name("consumers".into()).spawn(run)
+        let consumers = thread::Builder::new().name("consumers".into()).spawn(run)?;
+        while !started.wait(Deadline::after(LOOK)) {
+            if consumers.is_finished() {
+                let ended = consumers.join();
+                return Err(match ended {
+                    Ok(Err(error)) => error,
+                    _ => io::Error::other("the consumers ended"),
+                });
+            }
+        }
+        Ok(consumers)
     }
 
     fn consume(&self, line: &mut Line) -> Result<(), WorkError> {

@@ -11,6 +11,7 @@ pub mod database;
 pub mod demand;
 pub mod hook;
 pub mod lists;
+pub mod message;
 pub mod mover;
 pub mod options;
 pub mod outcome;

@@ -4,6 +4,7 @@
 use crate::check::Fault;
 use crate::database::Database;
 use crate::lists::{Link, Lists};
+use crate::message::parse;
 use crate::options::Options;
 use crate::outcome::{Counts, count};
 use crate::output::say;
@@ -24,7 +25,7 @@ use std::time::{Duration, Instant};
 /// between two tries where Redis fails.
 const LONGEST_LOOK: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_millis(250);
-/// How often it is looked whether a stop comes before the start is done.
+/// How often it is looked whether the start is done, or a stop comes before.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Everything that the workers share.
@@ -34,6 +35,8 @@ pub struct Mover {
     stop: Stop,
     /// Stops the workers, by when their phase should be over.
     drain: Stop,
+    /// All workers have started: none takes a message before.
+    started: Stop,
     lists: Arc<Lists>,
     database: Database,
     trouble: Trouble,
@@ -53,6 +56,9 @@ impl Worker for Hand<'_> {
 
     fn take(&mut self, longest: Duration) -> Take<Vec<u8>> {
         let Mover { drain, trouble, .. } = self.mover;
+        if !self.mover.started.wait(Deadline::after(longest.min(LOOK))) {
+            return Take::Nothing;
+        }
         let waits = [trouble.hold_off(&mut self.database), self.link.hold_off()];
         if let Some(wait) = waits.into_iter().flatten().max() {
             let _ = drain.wait(Deadline::after(wait.min(longest)));
@@ -130,17 +136,6 @@ impl Hand<'_> {
     }
 }
 
-/// The key and the body of a message.
-fn parse(message: &[u8]) -> Result<(&str, &[u8]), &'static str> {
-    let end = message.iter().position(|byte| *byte == b' ');
-    let (key, body) = message.split_at(end.ok_or("no key and body")?);
-    if key.is_empty() {
-        return Err("the key is empty");
-    }
-    let key = str::from_utf8(key).map_err(|_| "the key is not UTF-8")?;
-    Ok((key, &body[1..]))
-}
-
 impl Mover {
     /// Connects nowhere yet.
     ///
@@ -153,6 +148,7 @@ impl Mover {
             database: Database::new(&options, stop).context("--database-ca")?,
             stop: stop.clone(),
             drain,
+            started: Stop::new(),
             trouble: Trouble::default(),
             counts: Counts::default(),
             options,
@@ -218,10 +214,15 @@ impl Mover {
         // Without the workers the rest of the program has no purpose.
         let _ended = self.stop.set_on_drop();
         let workers = Workers::new("mover", self.options.workers).poll(self.options.poll);
-        let tally = workers.run_each(&self.drain, |number| Hand {
-            mover: self,
-            link: self.lists.link(number),
-            database: self.database.writer().into(),
+        let tally = workers.run_each(&self.drain, |number| {
+            if number == self.options.workers {
+                self.started.set(); // the others have
+            }
+            Hand {
+                mover: self,
+                link: self.lists.link(number),
+                database: self.database.writer().into(),
+            }
         })?;
         log::info!("workers: {tally:?}");
         Ok(())
@@ -280,7 +281,8 @@ impl Mover {
     /// then the leases, which they need as long as they have anything in hand.
     ///
     /// # Errors
-    /// A thread cannot be started.
+    /// A thread cannot be started. Then nothing is in hand, and the leases are
+    /// given up.
     pub fn start(self: &Arc<Self>, link: Link, shutdown: &Shutdown) -> io::Result<()> {
         let (mover, end) = (Arc::clone(self), Stop::new());
         let ended = end.clone();
@@ -289,6 +291,15 @@ impl Mover {
         let mover = Arc::clone(self);
         let workers = thread::Builder::new().name("workers".into());
         let workers = workers.spawn(move || mover.work())?;
+        while !self.started.wait(Deadline::after(LOOK)) {
+            if workers.is_finished() {
+                end.set();
+                self.drain
+                    .set_by(Deadline::after(self.options.drain_timeout));
+                let _ = keeper.join();
+                return workers.join().map_err(|_| io::Error::other("panicked"))?;
+            }
+        }
 
         let drain = self.drain.clone();
         shutdown.phase("workers", move |deadline| {

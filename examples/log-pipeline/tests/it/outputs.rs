@@ -19,6 +19,24 @@ fn outputs_that_nothing_reads_hold_up_no_stop() {
     assert_eq!(stop_unread(command, "listening on "), Some(0));
 }
 
+#[test]
+fn more_consumers_than_can_start_are_told_before_it_listens() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -v 1500000; exec \"$0\" \"$@\"", OURS]);
+    command.args(["127.0.0.1:0", "--consumers", "1000"]);
+    let ended = command.output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    // It may say first which signals it found ignored.
+    let lines: Vec<_> = said
+        .lines()
+        .filter(|line| !line.contains("[INFO]"))
+        .collect();
+    assert_eq!(lines.len(), 1, "{said}");
+    assert!(lines[0].contains("1000 workers"), "{said}");
+    assert!(ended.stdout.is_empty(), "{:?}", ended.stdout);
+}
+
 /// They wait for their reader, as in life, until the deadline: then they are cut.
 #[test]
 fn results_that_nothing_reads_are_cut_at_the_deadline() {

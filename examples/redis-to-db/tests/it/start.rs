@@ -142,6 +142,33 @@ fn a_command_that_the_user_may_not_run_is_named_at_the_start() {
 
 #[test]
 #[ignore = "needs redis-server: make deps"]
+fn more_workers_than_can_start_are_told_at_once_and_leave_no_lease() {
+    let mut account = Account::new();
+    account.produce("kept", 10);
+    let url = account.redis.url();
+    let options = ["--workers", "1000"];
+    let command = command_at(Which::Ours, &url, &account.database, &options);
+    let ended = Program::start(limited("ulimit -v 1500000", &command)).wait();
+    assert_told(&ended, "1000 workers");
+    let mut redis = account.redis.connect();
+    let held: u64 = ask(&mut redis, &["ZCOUNT", "messages:leases", "1", "+inf"]);
+    let (seconds, _): (u64, u64) = ask(&mut redis, &["TIME"]);
+    let later = (seconds * 1000 + 1000).to_string();
+    let later: u64 = ask(&mut redis, &["ZCOUNT", "messages:leases", &later, "+inf"]);
+    assert_eq!((held, later), (1000, 0));
+    assert_eq!(account.waiting(), 10);
+}
+
+/// The same under a limit of the shell's.
+fn limited(limit: &str, command: &Command) -> Command {
+    let mut limited = Command::new("sh");
+    limited.args(["-c", &format!("{limit}; exec \"$0\" \"$@\"")]);
+    limited.arg(command.get_program()).args(command.get_args());
+    limited
+}
+
+#[test]
+#[ignore = "needs redis-server: make deps"]
 fn a_redis_that_is_full_of_clients_is_waited_for() {
     let account = Account::new();
     let mut admin = account.redis.connect();
