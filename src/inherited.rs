@@ -40,7 +40,11 @@ pub struct Inherited {
 ///
 /// Signals that a predecessor catches are held off when a successor begins:
 /// those that `signals::install` is asked for until
-/// then, the others until [`Server::run`].
+/// then, the others until [`Server::run`]. A thread that is started before `run`
+/// goes on without them, and so do the programs that it starts; a signal to the
+/// process finds another thread. So install signals and run early, start other
+/// threads after `signals::install`, and where such a thread starts programs
+/// that must hear signals, let it unblock them first.
 ///
 /// # Errors
 /// The variables contradict each other or this process, or a descriptor is not
