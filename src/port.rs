@@ -41,11 +41,12 @@ impl Port {
     }
 
     /// Waits for the predecessor's last word where there is one. At a stop it may
-    /// have said it, and the server that hears it gets a moment to tell.
+    /// have said it, and the server that hears it gets a moment to tell. After it
+    /// none but us waits on the listener, which then waits as we would.
     ///
     /// # Errors
     /// It has not handed over, or a stop came first.
-    pub(crate) fn await_predecessor(&self, stop: &Stop) -> io::Result<()> {
+    pub(crate) fn await_predecessor(&self, stop: &Stop, tick: Duration) -> io::Result<()> {
         let Some(handed_over) = &self.listener.handed_over else {
             return Ok(());
         };
@@ -53,7 +54,11 @@ impl Port {
         loop {
             let refused = |kind, why| Err(io::Error::new(kind, why));
             match handed_over.get() {
-                Some(true) => return Ok(()),
+                Some(true) => {
+                    // It has worked before; else the predecessor's wait stays.
+                    let _ = self.listener.prepare(tick);
+                    return Ok(());
+                }
                 Some(false) => {
                     let why = "the predecessor has not handed over";
                     return refused(ErrorKind::ConnectionAborted, why);
@@ -105,5 +110,30 @@ impl Port {
             }
         }
         !self.listener.has_client()
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "handover")]
+mod tests {
+    use super::*;
+    use crate::lock::lock;
+    use std::sync::{Arc, OnceLock};
+
+    #[test]
+    fn a_successor_waits_as_long_as_it_wants_once_its_predecessor_has_handed_over() {
+        let (short, long) = (Duration::from_millis(200), Duration::from_millis(800));
+        let predecessor = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        predecessor.prepare(short).unwrap();
+        let mut listener = Listener::inherit(predecessor.duplicate().unwrap(), false).unwrap();
+        let handed_over = Arc::new(OnceLock::new());
+        listener.handed_over = Some(Arc::clone(&handed_over));
+        let port = Port::new(0, listener);
+        port.listener.prepare(long).unwrap();
+        assert_eq!(port.listener.patience(long), short);
+        *lock(&port.listener.title().ours) = true;
+        handed_over.set(true).unwrap();
+        port.await_predecessor(&Stop::new(), long).unwrap();
+        assert_eq!(port.listener.patience(long), long);
     }
 }

@@ -327,9 +327,9 @@ impl Server {
                 .iter()
                 .try_for_each(|port| crew.follow(scope, port));
             let started = started.and_then(|()| before_serving.map_or(Ok(()), |act| act(stop)));
-            let mut ports = crew.ports.iter();
-            let started =
-                started.and_then(|()| ports.try_for_each(|port| port.await_predecessor(stop)));
+            let (mut ports, tick) = (crew.ports.iter(), crew.terms.tick());
+            let started = started
+                .and_then(|()| ports.try_for_each(|port| port.await_predecessor(stop, tick)));
             if let Err(error) = started {
                 drain::cut(&crew); // no thread of ours would end by itself
                 return Err(error);
