@@ -311,7 +311,10 @@ fn await_ready(
         if sys::wait_readable(successor, deadline.cap(SLICE)) {
             filled += match successor.read(&mut word[filled..]) {
                 // Reset, if it ended without having read its letter.
-                Ok(0) | Err(_) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "it ended")),
+                Ok(0) | Err(_) => {
+                    let message = "it closed its socket before it was ready";
+                    return Err(io::Error::new(ErrorKind::UnexpectedEof, message));
+                }
                 Ok(count) => count,
             };
         }

@@ -112,6 +112,13 @@ fn one_that_says_nonsense_in_place_of_ready() {
     );
 }
 
+#[test]
+fn one_that_closes_its_socket_and_goes_on() {
+    let spoil = |family: &Family| family.replace("#!/bin/sh\nexec 4>&-; exec sleep 600");
+    let expected = "was killed: it closed its socket before it was ready";
+    fails(&[], spoil, expected);
+}
+
 /// Who is waited for and killed is the process that was started.
 #[test]
 fn one_that_a_wrapper_starts_in_place_of_becoming_it() {
