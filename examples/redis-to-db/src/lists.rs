@@ -182,7 +182,7 @@ impl Link {
         let mut back = redis::cmd("LMOVE");
         back.arg(&self.mine).arg(&lists.list);
         back.arg("LEFT").arg("RIGHT");
-        let is_after_error = self.connection.is_none();
+        let mut is_after_error = self.connection.is_none();
         let mut both = redis::pipe();
         both.add_command(back.clone()).ignore();
         let take = both.cmd("BLMOVE").arg(&lists.list).arg(&self.mine);
@@ -190,6 +190,7 @@ impl Link {
         let (mut demand, mut is_broken) = (self.demand, false);
         let answer = self.ask(|connection| {
             while is_after_error && back.query::<Option<Vec<u8>>>(connection)?.is_some() {}
+            is_after_error = true; // where it is asked again
             lists.demands.change(&mut demand, Demand::Waiting);
             let answer = both.query(connection);
             is_broken = answer.as_ref().is_err_and(|error| !is_unheard(error));
