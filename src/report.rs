@@ -41,8 +41,8 @@ pub struct Report {
     /// those that the peer acknowledged.
     pub sent: u64,
     /// Bytes that handlers wanted written and that were not sent in this sense.
-    /// What a [`Writer`](crate::Writer) writes after the handler has returned is
-    /// refused, and counted nowhere.
+    /// What a [`Writer`](crate::Writer) is refused only because the handler has
+    /// returned is counted nowhere.
     pub unsent: u64,
     /// Bytes that arrived after our FIN and were given to nobody.
     pub discarded: u64,

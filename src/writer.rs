@@ -11,11 +11,11 @@ use std::io::{self, Write};
 /// two threads' bytes do not mix. Those who write at the same time take turns,
 /// the handler with them, in the order in which they began.
 ///
-/// A write that has begun when the handler returns is finished before the
+/// A write whose turn it is when the handler returns is finished before the
 /// connection ends, as what the handler wrote is: only the peer's reset, the
-/// idle timeout and the cut end it. A later one fails with
-/// [`BrokenPipe`](io::ErrorKind::BrokenPipe): a writer does not keep the
-/// connection alive. It blocks as the connection's own `write` does.
+/// idle timeout and the cut end it. A later one, and one that still waits for
+/// its turn then, fails with [`BrokenPipe`](io::ErrorKind::BrokenPipe): a
+/// writer does not keep the connection alive. It blocks as the connection's own `write` does.
 #[derive(Clone, Debug)]
 pub struct Writer {
     link: Weak<Link>,

@@ -22,32 +22,32 @@ struct State {
     serving: u64,
     /// Those who wait, the first in front.
     waiting: VecDeque<Arc<Condvar>>,
-    closed: Option<Closed>,
-}
-
-/// Why no further write begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Closed {
     /// One has failed, and an unknown part of it is on its way.
-    Failed,
+    failed: bool,
     /// The connection ends.
-    Ended,
+    ended: bool,
 }
 
 impl Writing {
     /// Waits for the caller's turn, which ends when it is dropped.
     ///
-    /// Blocks for as long as the writes take that asked before. The first who
-    /// find it closed is an error.
-    pub(crate) fn begin(&self) -> Result<Turn<'_>, Closed> {
+    /// Blocks for as long as the writes take that asked before. Where it is
+    /// closed this is an error: with the turn, in which to count what is not
+    /// written, where one that asked before has failed and the end is yet to
+    /// come; without, where the connection ends.
+    pub(crate) fn begin(&self) -> Result<Turn<'_>, Option<Turn<'_>>> {
         let state = lock(&self.0);
-        if let Some(closed) = state.closed {
-            return Err(closed);
+        if state.ended {
+            return Err(None);
         }
         let (state, turn) = self.take_turn(state);
-        let closed = state.closed;
+        let (failed, ended) = (state.failed, state.ended);
         drop(state); // before the turn, which locks it
-        closed.map_or(Ok(turn), Err)
+        match (failed, ended) {
+            (true, _) => Err(Some(turn)),
+            (_, true) => Err(None),
+            _ => Ok(turn),
+        }
     }
 
     /// Lets no further write begin, and waits until the last one is over.
@@ -56,14 +56,14 @@ impl Writing {
     /// Those who wait for their turn learn of it when it comes: they write nothing.
     pub(crate) fn close(&self) {
         let mut state = lock(&self.0);
-        state.closed.get_or_insert(Closed::Ended);
+        state.ended = true;
         let (state, turn) = self.take_turn(state);
         drop(state);
         drop(turn);
     }
 
     pub(crate) fn has_failed(&self) -> bool {
-        lock(&self.0).closed == Some(Closed::Failed)
+        lock(&self.0).failed
     }
 
     fn take_turn<'a>(
@@ -89,7 +89,7 @@ pub(crate) struct Turn<'a>(&'a Writing);
 impl Turn<'_> {
     /// Lets no further write begin: this one has failed.
     pub(crate) fn fail(&self) {
-        lock(&self.0.0).closed.get_or_insert(Closed::Failed);
+        lock(&self.0.0).failed = true;
     }
 }
 
@@ -105,11 +105,11 @@ impl Drop for Turn<'_> {
 
 #[cfg(test)]
 #[cfg(not(shuttle))]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::thread;
 
-    fn await_waiting(writing: &Writing, number: usize) {
+    pub(crate) fn await_waiting(writing: &Writing, number: usize) {
         while lock(&writing.0).waiting.len() != number {
             thread::yield_now();
         }
@@ -119,11 +119,11 @@ mod tests {
     fn turns_come_in_the_order_in_which_they_were_asked_for() {
         let (writing, order) = (Writing::default(), Mutex::new(Vec::new()));
         let note = |name| {
-            let _turn = writing.begin().unwrap();
+            let _turn = writing.begin().ok().unwrap();
             lock(&order).push(name);
         };
         thread::scope(|scope| {
-            let first = writing.begin().unwrap();
+            let first = writing.begin().ok().unwrap();
             for (at, name) in ["b", "c", "d"].into_iter().enumerate() {
                 scope.spawn(move || note(name));
                 await_waiting(&writing, at + 1);
@@ -139,8 +139,8 @@ mod tests {
     fn closing_waits_for_the_one_in_hand_and_turns_the_others_away() {
         let (writing, over) = (Writing::default(), Mutex::new(false));
         thread::scope(|scope| {
-            let turn = writing.begin().unwrap();
-            let waits = scope.spawn(|| writing.begin().map(drop));
+            let turn = writing.begin().ok().unwrap();
+            let waits = scope.spawn(|| writing.begin().is_err_and(|turn| turn.is_none()));
             await_waiting(&writing, 1);
             let closes = scope.spawn(|| {
                 writing.close();
@@ -149,18 +149,18 @@ mod tests {
             await_waiting(&writing, 2);
             *lock(&over) = true;
             drop(turn);
-            assert_eq!(waits.join().unwrap(), Err(Closed::Ended));
+            assert!(waits.join().unwrap(), "begun after the end");
             assert!(closes.join().unwrap(), "closed while one was in hand");
         });
-        assert_eq!(writing.begin().map(drop), Err(Closed::Ended));
+        assert!(matches!(writing.begin(), Err(None)));
     }
 
     #[test]
     fn after_one_that_failed_none_begins() {
         let writing = Writing::default();
-        writing.begin().unwrap().fail();
-        assert_eq!(writing.begin().map(drop), Err(Closed::Failed));
+        writing.begin().ok().unwrap().fail();
+        assert!(matches!(writing.begin(), Err(Some(_))));
         writing.close();
-        assert_eq!(writing.begin().map(drop), Err(Closed::Failed));
+        assert!(matches!(writing.begin(), Err(None)));
     }
 }

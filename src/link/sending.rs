@@ -6,7 +6,7 @@ use crate::event::{Event, State};
 use crate::socket_errors;
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sys;
-use crate::writing::Closed;
+use crate::writing::Turn;
 use std::io::{self, ErrorKind};
 
 impl Link {
@@ -25,7 +25,7 @@ impl Link {
 
     fn send_whole(&self, mut buf: &[u8]) -> io::Result<()> {
         let turn = self.writing.begin();
-        let turn = turn.map_err(|closed| self.refused(closed, buf))?;
+        let turn = turn.map_err(|turn| self.refused(turn.as_ref(), buf))?;
         let mut early = Early::default();
         while !buf.is_empty() {
             match self.send_some(buf) {
@@ -43,8 +43,8 @@ impl Link {
 
     /// A write that may not begin. After the end it is no matter of this
     /// connection, and is counted nowhere.
-    fn refused(&self, closed: Closed, buf: &[u8]) -> io::Error {
-        if closed == Closed::Failed {
+    fn refused(&self, turn: Option<&Turn<'_>>, buf: &[u8]) -> io::Error {
+        if turn.is_some() {
             self.unsent.fetch_add(buf.len() as u64, Relaxed);
         }
         match self.state() {
@@ -87,5 +87,41 @@ impl Link {
             sys::wait_writable(&self.socket, left);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(shuttle))]
+mod tests {
+    use crate::link::tests::pair;
+    use crate::sync::atomic::Ordering::Relaxed;
+    use crate::writing::tests::await_waiting;
+    use std::thread;
+    use std::time::Duration;
+
+    /// Larger than what the kernel keeps for a client that does not read.
+    const MESSAGE: usize = 12_000_000;
+
+    #[test]
+    fn a_message_that_waits_behind_one_that_is_cut_is_counted_before_the_end() {
+        let (link, _client) = pair(1);
+        let tick = Some(Duration::from_millis(10));
+        link.socket().set_write_timeout(tick).unwrap();
+        let write = || link.send_all(&vec![7; MESSAGE]).unwrap_err();
+        thread::scope(|scope| {
+            scope.spawn(write);
+            while link.sent.load(Relaxed) == 0 {
+                thread::yield_now();
+            }
+            scope.spawn(write);
+            await_waiting(&link.writing, 1);
+            let end = scope.spawn(|| {
+                link.finish_writing();
+                link.sent.load(Relaxed) + link.unsent.load(Relaxed)
+            });
+            await_waiting(&link.writing, 2);
+            link.cut();
+            assert_eq!(end.join().unwrap(), 2 * MESSAGE as u64);
+        });
     }
 }
