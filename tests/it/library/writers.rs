@@ -147,9 +147,11 @@ fn interrupt_a_publisher(by_a_stop: bool) {
                 false => client.write_all(b"x").unwrap(),
             }
             returned.recv_timeout(WATCHDOG).unwrap();
+            let is_serving = || running.live.snapshot()[0].state == State::Serving;
+            eventually("the end waits for it", is_serving);
             // Time to tear it, which no time here can make right.
             thread::sleep(Duration::from_millis(50));
-            assert_eq!(running.live.snapshot()[0].state, State::Serving);
+            assert!(is_serving());
             assert_eq!(read_to_end(&mut client).unwrap().len(), MESSAGE);
         });
         (report, publisher.join().unwrap())
