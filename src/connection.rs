@@ -31,7 +31,7 @@ pub enum Ending {
     PeerClosed,
     /// The stop was seen, and everything that had arrived by then was given out.
     Stopped,
-    /// No byte moved for the idle timeout.
+    /// No byte moved for the idle timeout; until the handler reads all the same.
     Idle,
 }
 
@@ -117,13 +117,11 @@ impl Connection {
         let poll = Duration::from_millis(10);
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let client = TcpStream::connect(listener.local_addr()?)?;
-        let (socket, peer) = loop {
-            let (socket, peer) = listener.accept()?;
-            // Somebody else on this machine may have come first.
-            if peer == client.local_addr()? {
-                break (socket, peer);
-            }
-        };
+        let (mut socket, mut peer) = listener.accept()?;
+        // Somebody else on this machine may have come first.
+        while peer != client.local_addr()? {
+            (socket, peer) = listener.accept()?;
+        }
         listener::set_options(SockRef::from(&socket), poll)?;
         let link = Link::new(1, socket, peer, Arc::new(Terms::new(stop, poll)));
         Ok((Self::new(Arc::new(link)), client))
@@ -269,6 +267,7 @@ impl Connection {
 
     /// Reads inside a request: zero is the peer's end.
     fn read_through(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.ending.take_if(|ending| *ending == Ending::Idle); // it may speak after all
         let mut early = Early::default();
         loop {
             match self.link.receive(buf, &mut self.eager)? {

@@ -2,10 +2,11 @@
 
 use super::{local, read_line, serve};
 use crate::harness::read_to_end;
-use lastecho::Connection;
+use lastecho::{Connection, Ending};
 use socket2::{Domain, Socket, Type};
 use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
@@ -85,4 +86,29 @@ fn last_words_to_a_silent_client_do_not_hide_why_it_was_ended() {
         assert_eq!(read_to_end(&mut client).unwrap(), b"well?\ngood bye\n");
     });
     assert_eq!((report.accepted, report.idle), (1, 1), "{report}");
+}
+
+/// The same between requests: what `next` said of the client holds no longer.
+#[test]
+fn a_client_that_speaks_after_all_may_have_a_further_request() {
+    let endings = Mutex::new(Vec::new());
+    let handler = |conn: &mut Connection| {
+        while conn.next()? {}
+        let silent = conn.ending();
+        conn.write_all(b"well?\n")?;
+        while let Err(error) = conn.read_exact(&mut [0]) {
+            assert_eq!(error.kind(), ErrorKind::TimedOut);
+        }
+        endings.lock().unwrap().extend([silent, conn.ending()]);
+        Ok(())
+    };
+    let server = local().idle_timeout(Duration::from_millis(50));
+    let (report, ()) = serve(server, handler, |running| {
+        let mut client = running.connect();
+        assert_eq!(read_line(&mut client), "well?\n");
+        client.write_all(b"x").unwrap();
+        assert_eq!(read_to_end(&mut client).unwrap(), b"");
+    });
+    assert_eq!(endings.into_inner().unwrap(), [Some(Ending::Idle), None]);
+    assert_eq!((report.accepted, report.idle), (1, 0), "{report}");
 }
