@@ -211,8 +211,12 @@ pub(crate) fn turn_away(socket: &std::net::TcpStream) -> io::Result<()> {
     socket.shutdown(Shutdown::Write)?;
     let mut bin = [0; 16 * 1024];
     for _ in 0..SWEEP {
-        if sys::recv_now(socket, &mut bin)? == 0 {
-            break;
+        match sys::recv_now(socket, &mut bin) {
+            Ok(0) => break,
+            Ok(_) => {}
+            // Nothing more has arrived.
+            Err(error) if socket_errors::is_tick(&error) => break,
+            Err(error) => return Err(error),
         }
     }
     Ok(())
@@ -222,6 +226,12 @@ pub(crate) fn turn_away(socket: &std::net::TcpStream) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::link::tests::pair;
+
+    #[test]
+    fn turning_away_a_client_that_has_sent_nothing_is_no_error() {
+        let (socket, _client) = sys::tests::pair();
+        turn_away(&socket).unwrap();
+    }
 
     #[test]
     fn a_peer_that_owes_only_the_acknowledgement_of_our_fin_has_a_limit() {

@@ -17,6 +17,9 @@ pub(crate) const SERVING: &str = "serving";
 /// How long the last message may take on its way.
 const LAST_WORD: Duration = Duration::from_millis(100);
 
+/// Between two pings of the watchdog.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+
 /// A way to the service manager, if there is one. Its messages leave on a
 /// thread of their own: a manager that does not read holds nobody up.
 #[derive(Clone)]
@@ -77,7 +80,8 @@ impl Manager {
         let (Some(_), Some(limit)) = (&self.0, watchdog()) else {
             return;
         };
-        let interval = limit / 3;
+        // No manager needs it more often, and the thread must not spin.
+        let interval = (limit / 3).max(SHORTEST_INTERVAL);
         if poll > interval {
             log::warn!("a poll interval of {poll:?} is long for a watchdog of {limit:?}");
         }
