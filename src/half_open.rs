@@ -211,7 +211,7 @@ fn read_line(line: &str, port: &str) -> Option<Socket> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::tests::deferring;
+    use crate::sys::tests::{defer, deferring};
     use std::io::Write;
     use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 
@@ -261,9 +261,14 @@ mod tests {
     /// The same port on another address is somebody else's.
     #[test]
     fn clients_of_another_listener_are_not_counted() {
-        let listener = deferring("127.0.0.1:0");
-        let port = listener.local_addr().unwrap().port();
-        let other = deferring(&format!("127.0.0.2:{port}"));
+        let on_both = || {
+            let listener = deferring("127.0.0.1:0");
+            let port = listener.local_addr().unwrap().port();
+            // Another program may have the port on that address.
+            let other = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), port));
+            Some((listener, defer(other.ok()?)))
+        };
+        let (listener, other) = (0..100).find_map(|_| on_both()).unwrap();
         let _client = client(&other, Ipv4Addr::new(127, 0, 0, 2));
         assert_eq!((count(&listener), count(&other)), (0, 1));
     }

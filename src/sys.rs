@@ -398,10 +398,14 @@ pub(crate) mod tests {
     /// A listener whose clients stay in the middle of their handshake until
     /// they send something, though their connect has succeeded
     /// (TCP_DEFER_ACCEPT, tcp(7)).
-    #[allow(unsafe_code)]
     pub(crate) fn deferring(address: &str) -> TcpListener {
+        defer(TcpListener::bind(address).unwrap())
+    }
+
+    /// Makes a listener one of that kind.
+    #[allow(unsafe_code)]
+    pub(crate) fn defer(listener: TcpListener) -> TcpListener {
         use std::os::fd::AsRawFd;
-        let listener = TcpListener::bind(address).unwrap();
         let seconds: std::ffi::c_int = 600;
         // SAFETY: it reads one C int, which lives until it returns.
         let outcome = unsafe {
