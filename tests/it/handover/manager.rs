@@ -269,7 +269,7 @@ fn the_watchdog_is_not_pinged_while_accepting_fails() {
 #[test]
 fn the_watchdog_is_pinged_with_the_longest_poll_interval() {
     let manager = Manager::new();
-    let longest = format!("{}s", u64::MAX);
+    let longest = format!("{}s 999999999ns", u64::MAX);
     let arguments = ["--poll", &longest, "--drain-timeout", "none", "127.0.0.1:0"];
     let family = manager.start(&arguments, &[("WATCHDOG_USEC", "300000")]);
     assert_eq!(manager.next().as_deref(), Some(READY));
